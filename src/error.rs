@@ -1,0 +1,115 @@
+//! What went wrong, on what, and what to do about it.
+//!
+//! An [`Error`] is built at the IO edge (`dynamodb/`, `pulsar/`), where the kind is known. Stages never look
+//! inside a client library's error: they ask [`Error::retry`], the only place that turns a kind into a decision.
+
+use std::fmt;
+
+/// The result of every operation that crosses a port.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// A failed operation, told for the person who is woken up by it.
+#[derive(Debug)]
+pub struct Error {
+    kind: Kind,
+    /// What was attempted and on what: "read shard shardId-0001 of stream arn:…".
+    doing: String,
+    /// Why it failed, in the service's own words where it gave any.
+    why: String,
+}
+
+/// The closed list of failures that stages tell apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// The service asks us to slow down: throttling, request limits, provisioned throughput.
+    Throttled,
+    /// The service or the way to it is down: 5xx, time-out, refused or lost connection. The outcome of a write is unknown.
+    Unavailable,
+    /// A shard iterator is older than 15 minutes.
+    ExpiredIterator,
+    /// The position lies before the stream's trim horizon: records are gone (G1).
+    TrimmedData,
+    /// The table, stream, shard or topic does not exist.
+    NotFound,
+    /// The credentials lack a permission.
+    AccessDenied,
+    /// There are no usable credentials: absent, wrong or expired beyond refresh.
+    Credentials,
+    /// The request itself is wrong; sending it again cannot help.
+    Invalid,
+    /// An item collection of a table with a local secondary index is full (10 GB).
+    ItemCollectionFull,
+    /// A message, record or item cannot be converted or written, whatever is tried.
+    Poison,
+    /// A lease is held by another worker (L1).
+    LeaseLost,
+    /// The configuration is wrong: exit code 64.
+    Configuration,
+    /// The other end closed for good, or this program has a defect.
+    Fatal,
+}
+
+/// What a stage does after a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Retry {
+    /// Try again, with backoff: time heals it.
+    Timed,
+    /// Keep trying slowly and turn health red: a person has to act, and no restart is needed after that.
+    Manual,
+    /// Trying again cannot help: the stage decides (dead-letter topic, other position, or stop).
+    Never,
+}
+
+impl Error {
+    pub fn new(kind: Kind, doing: impl Into<String>, why: impl fmt::Display) -> Self {
+        Self { kind, doing: doing.into(), why: why.to_string() }
+    }
+
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Why it failed, without what was being done.
+    pub fn why(&self) -> &str {
+        &self.why
+    }
+
+    pub fn retry(&self) -> Retry {
+        match self.kind {
+            Kind::Throttled | Kind::Unavailable => Retry::Timed,
+            Kind::AccessDenied | Kind::Credentials | Kind::NotFound => Retry::Manual,
+            Kind::ExpiredIterator
+            | Kind::TrimmedData
+            | Kind::Invalid
+            | Kind::ItemCollectionFull
+            | Kind::Poison
+            | Kind::LeaseLost
+            | Kind::Configuration
+            | Kind::Fatal => Retry::Never,
+        }
+    }
+
+    /// What the operator can do, where there is something to do.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self.kind {
+            Kind::AccessDenied => Some("grant the IAM action that the message names to these credentials"),
+            Kind::Credentials => Some("check the credentials: keys, profile, role, token and their expiry"),
+            Kind::NotFound => Some("check the name, the region and the endpoint"),
+            Kind::Unavailable => Some("check the endpoint and the network; it is tried again"),
+            Kind::ItemCollectionFull => Some("delete items of this partition key, or drop the local secondary index"),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "could not {}: {}", self.doing, self.why)?;
+        match self.hint() {
+            Some(hint) => write!(f, " ({hint})"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for Error {}

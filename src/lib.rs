@@ -1,0 +1,18 @@
+//! Moves data between Amazon DynamoDB and Apache Pulsar.
+//!
+//! ```text
+//! source   DynamoDB stream ─► discover ─► lease ─► poll ─► convert ─► publish ─► Pulsar topic
+//!                                           ▲                            │ receipt
+//!                                           └──────── checkpoint ◄───────┘
+//! sink     Pulsar topics ───► receive ─► decode ─► map ─► batch ─► write ─────► DynamoDB table
+//!                                ▲                                   │ stored (or dead-lettered)
+//!                                └──────────────── ack ◄─────────────┘
+//! ```
+#![forbid(unsafe_code)]
+
+pub mod dynamodb;
+pub mod error;
+pub mod metrics;
+pub mod ports;
+pub mod sink;
+pub mod source;

@@ -1,0 +1,341 @@
+//! Every seam between the pipelines and the world: the plain data that crosses it and what each side promises.
+//!
+//! Real implementations live in `dynamodb/` and `pulsar/`, fakes in `tests/support/`. Nothing here names a client library.
+
+use std::{cmp::Ordering, fmt, future::Future, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use crate::{
+    dynamodb::attribute::Item,
+    error::{Error, Kind, Result},
+};
+
+/// Monotonic time since the worker started. Decisions take it as an argument; only the edges read a clock.
+pub type Moment = Duration;
+
+// === the stream ===
+
+/// A shard of a DynamoDB stream, such as `shardId-00000001752464541000-0a1b2c3d`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ShardId(Arc<str>);
+
+impl ShardId {
+    pub fn new(id: impl AsRef<str>) -> Self {
+        Self(id.as_ref().into())
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ShardId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A position in a shard: 21 to 40 decimal digits, too many for a machine integer. Ordered as numbers.
+#[derive(Debug, Clone)]
+pub struct SequenceNumber(Arc<str>);
+
+impl SequenceNumber {
+    /// Errors on anything but decimal digits: KCL workers stop at such a checkpoint (L3).
+    pub fn parse(text: &str) -> Result<Self> {
+        if text.is_empty() || !text.bytes().all(|b| b.is_ascii_digit()) {
+            return Err(Error::new(Kind::Poison, "read a sequence number", format!("{text:?} is not a decimal number")));
+        }
+        Ok(Self(text.into()))
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    fn significant(&self) -> &str {
+        self.0.trim_start_matches('0')
+    }
+}
+
+impl fmt::Display for SequenceNumber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Ord for SequenceNumber {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let (a, b) = (self.significant(), other.significant());
+        a.len().cmp(&b.len()).then_with(|| a.cmp(b))
+    }
+}
+
+impl PartialOrd for SequenceNumber {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for SequenceNumber {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for SequenceNumber {}
+
+/// One shard as the stream describes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shard {
+    pub id: ShardId,
+    /// DynamoDB splits shards and never merges them: one parent at most. It may be trimmed already.
+    pub parent: Option<ShardId>,
+    pub starting: Option<SequenceNumber>,
+    /// Present once the shard is closed: no further records will be added.
+    pub ending: Option<SequenceNumber>,
+}
+
+impl Shard {
+    pub fn is_closed(&self) -> bool {
+        self.ending.is_some()
+    }
+}
+
+/// Whether the stream takes new records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StreamStatus {
+    Enabling,
+    Enabled,
+    Disabling,
+    Disabled,
+}
+
+/// One page of a stream's shards.
+#[derive(Debug, Clone)]
+pub struct ShardPage {
+    pub status: StreamStatus,
+    pub shards: Vec<Shard>,
+    /// Where the next page starts; `None` on the last one.
+    pub next: Option<ShardId>,
+}
+
+/// Where reading a shard starts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ReadFrom {
+    TrimHorizon,
+    At(SequenceNumber),
+    After(SequenceNumber),
+}
+
+/// One answer of GetRecords.
+#[derive(Debug, Clone, Default)]
+pub struct Page {
+    /// The exact JSON text of each record, as the service sent it: its attribute order is part of the output (`source/convert.rs`).
+    pub records: Vec<Bytes>,
+    /// `None`: the shard is closed and this page is its last. The last page may carry records.
+    pub next_iterator: Option<String>,
+}
+
+/// Reads one DynamoDB stream. Errors carry the kinds `Throttled`, `ExpiredIterator`, `TrimmedData`, `NotFound` apart.
+pub trait StreamReader: Send + Sync + 'static {
+    /// One page of DescribeStream, after the given shard.
+    fn list_shards(&self, after: Option<&ShardId>) -> impl Future<Output = Result<ShardPage>> + Send;
+
+    /// The children of a shard (DescribeStream with `ShardFilter=CHILD_SHARDS`); `None` where the endpoint does not know the filter.
+    fn children(&self, parent: &ShardId) -> impl Future<Output = Result<Option<Vec<Shard>>>> + Send;
+
+    /// An iterator, good for 15 minutes.
+    fn shard_iterator(&self, shard: &ShardId, from: &ReadFrom) -> impl Future<Output = Result<String>> + Send;
+
+    /// At most 1,000 records or 1 MB. May be empty although more follow.
+    fn get_records(&self, shard: &ShardId, iterator: &str) -> impl Future<Output = Result<Page>> + Send;
+}
+
+// === leases ===
+
+/// A row's `checkpoint`: everything up to it is safely in Pulsar (C1). The sentinels are KCL 1.x's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Checkpoint {
+    TrimHorizon,
+    /// Nothing was acknowledged yet; the lease was created for LATEST. `Lease::start_at` says from when (spec R13).
+    Latest,
+    /// As `Latest`, for AT_TIMESTAMP.
+    AtTimestamp,
+    At(SequenceNumber),
+    ShardEnd,
+}
+
+/// One row of the lease table: one shard. Names and types on the wire are KCL 1.x's (L3).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lease {
+    pub shard: ShardId,
+    /// The worker that holds it; absent when nobody does.
+    pub owner: Option<String>,
+    /// Grows by one with each write; every write is conditional on it (L1).
+    pub counter: u64,
+    pub checkpoint: Checkpoint,
+    pub owner_switches: u64,
+    pub parents: Vec<ShardId>,
+    /// Extra attribute `startAtMillis`: records created before it are not wanted. Fixed when the lease is created, so that a
+    /// restart does not move it (spec R13). Epoch milliseconds.
+    pub start_at: Option<i64>,
+    /// Extra attribute `ownerNonce`: which start of the owner took it, so that a restart tells its own rows from a living twin's.
+    pub nonce: Option<String>,
+}
+
+/// What a conditional write on a lease did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Claim {
+    /// Written; the row as it is now.
+    Held(Lease),
+    /// The condition failed: somebody else wrote it. The row as it is, or `None` when it is gone.
+    Lost(Option<Lease>),
+}
+
+/// The lease table. Every write is conditional on the counter read and adds one to it (L1); holders' writes also on the owner.
+/// A write whose reply was lost and that did land is reported as `Held` (spec R3).
+pub trait LeaseTable: Send + Sync + 'static {
+    /// Creates the table where it does not exist, and waits until it is active.
+    fn ensure(&self) -> impl Future<Output = Result<()>> + Send;
+    /// All rows that are leases.
+    fn list(&self) -> impl Future<Output = Result<Vec<Lease>>> + Send;
+    /// Adds a row; `false` when it was there already (and is left as it was).
+    fn create(&self, lease: &Lease) -> impl Future<Output = Result<bool>> + Send;
+    /// Takes the lease as last seen for `owner`.
+    fn take(&self, seen: &Lease, owner: &str, nonce: &str) -> impl Future<Output = Result<Claim>> + Send;
+    fn renew(&self, held: &Lease) -> impl Future<Output = Result<Claim>> + Send;
+    /// Writes a checkpoint, which is a renewal as well.
+    fn checkpoint(&self, held: &Lease, checkpoint: &Checkpoint) -> impl Future<Output = Result<Claim>> + Send;
+    /// Gives the lease up, so that anybody can take it at once.
+    fn release(&self, held: &Lease) -> impl Future<Output = Result<Claim>> + Send;
+}
+
+// === publishing ===
+
+/// A message on its way to Pulsar.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct OutboundMessage {
+    pub key: Option<String>,
+    /// The key is base64 of raw bytes.
+    pub key_is_base64: bool,
+    pub ordering_key: Option<Vec<u8>>,
+    pub payload: Vec<u8>,
+    pub properties: Vec<(String, String)>,
+    /// Epoch milliseconds.
+    pub event_time: Option<u64>,
+}
+
+/// Tells when a message is stored. A dropped sender counts as "not stored".
+#[derive(Debug)]
+pub struct Receipt(pub oneshot::Receiver<Result<()>>);
+
+impl Receipt {
+    /// Resolves once Pulsar has acknowledged the message, or never will.
+    pub async fn stored(self) -> Result<()> {
+        self.0.await.unwrap_or_else(|_| Err(Error::new(Kind::Fatal, "publish a message", "the publisher has stopped")))
+    }
+}
+
+/// Publishes to one topic.
+///
+/// Messages with the same key (and all messages of one topic partition) are stored in the order in which `publish` accepted
+/// them (O1): the publisher retries what time can heal by itself, for as long as it takes, and sends nothing later meanwhile. A
+/// receipt that fails is final, and so are those of all later messages of that partition.
+pub trait Publisher: Clone + Send + Sync + 'static {
+    /// Waits for room (bounded in messages and bytes, M1), then accepts the message.
+    fn publish(&self, message: OutboundMessage) -> impl Future<Output = Result<Receipt>> + Send;
+}
+
+// === consuming ===
+
+/// One entry of a topic partition: the unit that the broker stores and that our client acknowledges. A batch is one entry.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct EntryId {
+    /// The topic partition's full name.
+    pub topic: Arc<str>,
+    pub ledger: u64,
+    pub entry: u64,
+}
+
+/// A message from Pulsar.
+#[derive(Debug, Clone)]
+pub struct InboundMessage {
+    pub entry: EntryId,
+    /// Position in its entry, from 0.
+    pub batch_index: u32,
+    /// How many messages the entry has; 1 for a message that was not batched.
+    pub batch_size: u32,
+    pub key: Option<String>,
+    pub key_is_base64: bool,
+    pub ordering_key: Option<Vec<u8>>,
+    pub payload: Bytes,
+    pub properties: Vec<(String, String)>,
+    /// Epoch milliseconds.
+    pub publish_time: u64,
+    pub event_time: Option<u64>,
+    pub schema_version: Option<Vec<u8>>,
+}
+
+impl InboundMessage {
+    /// As Pulsar's tools write it: ledger:entry:batch index.
+    pub fn id(&self) -> String {
+        format!("{}:{}:{}", self.entry.ledger, self.entry.entry, self.batch_index)
+    }
+}
+
+/// Receives from one subscription. A message may come again, also one that is in work: at least once.
+pub trait Inbox: Send + 'static {
+    /// Cancel-safe. An error is final: the subscription is gone.
+    fn receive(&mut self) -> impl Future<Output = Result<InboundMessage>> + Send;
+    /// Acknowledges a whole entry, best effort: when it gets lost, the entry comes again. Does not wait.
+    fn ack(&mut self, entry: &EntryId) -> Result<()>;
+    /// Sends what was acknowledged and leaves the subscription. Everything else is redelivered to whoever comes next.
+    fn close(self) -> impl Future<Output = Result<()>> + Send;
+}
+
+// === items ===
+
+/// The type of a key attribute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyType {
+    S,
+    N,
+    B,
+}
+
+/// A table's primary key: the partition key, and the sort key where there is one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeySchema {
+    pub partition: (String, KeyType),
+    pub sort: Option<(String, KeyType)>,
+}
+
+/// One change of one item.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Write {
+    /// Replaces the whole item.
+    Put(Item),
+    /// Carries exactly the key attributes.
+    Delete(Item),
+}
+
+impl Write {
+    /// The item of a put, the key of a delete.
+    pub fn item(&self) -> &Item {
+        match self {
+            Write::Put(item) | Write::Delete(item) => item,
+        }
+    }
+}
+
+/// One DynamoDB table to write to.
+pub trait ItemTable: Send + Sync + 'static {
+    /// DescribeTable; waits while the table is being created.
+    fn describe(&self) -> impl Future<Output = Result<KeySchema>> + Send;
+
+    /// BatchWriteItem: 1 to 25 writes of different keys, 16 MB at most. Returns the indices of those that were not processed.
+    /// After an error, each of them may or may not have been written.
+    fn batch_write(&self, writes: &[Arc<Write>]) -> impl Future<Output = Result<Vec<usize>>> + Send;
+}

@@ -1,0 +1,1 @@
+//! The edges against the services they talk to, or stand-ins that answer as they do.

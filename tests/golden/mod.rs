@@ -1,0 +1,1 @@
+//! The Java connector's messages, byte for byte.

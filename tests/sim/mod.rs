@@ -1,0 +1,4 @@
+//! Whole workers over fakes, with paused time and seeded faults.
+
+mod sink;
+mod source;

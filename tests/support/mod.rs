@@ -1,0 +1,4 @@
+//! Fakes, scripted by name.
+
+pub mod sink;
+pub mod source;

@@ -1,1 +1,3 @@
 pub mod attribute;
+pub mod client;
+pub mod credentials;

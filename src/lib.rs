@@ -10,6 +10,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod config;
 pub mod dynamodb;
 pub mod error;
 pub mod metrics;

@@ -1,5 +1,9 @@
 //! The sink worker: Pulsar topics into a DynamoDB table.
 
+pub mod decode;
+pub mod map;
+pub mod poison;
+
 use std::{sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;

@@ -1,5 +1,7 @@
 //! The sink worker: Pulsar topics into a DynamoDB table.
 
+pub mod ack;
+pub mod batch;
 pub mod decode;
 pub mod map;
 pub mod poison;

@@ -2,3 +2,4 @@
 
 pub mod attribute;
 pub mod failure;
+pub mod item_table;

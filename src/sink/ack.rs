@@ -78,7 +78,7 @@ impl Acks {
         let Some(entry) = self.entries.get_mut(&slot.entry) else { return };
         match self.writers.get_mut(item) {
             // Entries of several partitions come interleaved; whoever came first is acknowledged first.
-            Some(newest) if *newest >= slot.entry => return,
+            Some(newest) if *newest >= slot.entry => {}
             Some(newest) => {
                 let older = std::mem::replace(newest, slot.entry);
                 entry.items.push(item.clone());

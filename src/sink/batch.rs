@@ -72,6 +72,7 @@ pub enum Outcome {
 pub struct Grave {
     pub ticket: Ticket,
     pub key: ItemKey,
+    pub write: Arc<Write>,
     pub poison: Poison,
 }
 
@@ -188,7 +189,8 @@ impl Batches {
     pub fn next_due(&self) -> Option<Moment> {
         let flush = self.ready.front().map(|(due, _)| *due);
         let delayed = self.delayed.keys().next().map(|(due, _)| *due);
-        flush.into_iter().chain(delayed).min()
+        let suspects = self.suspects.front().map(|_| Moment::ZERO);
+        flush.into_iter().chain(delayed).chain(suspects).min()
     }
 
     /// The next refused write to bury.
@@ -309,8 +311,8 @@ impl Batches {
             None => {
                 self.lanes.remove(&key);
             }
-            Some(Op { ticket, refused: Some(poison), .. }) => {
-                let grave = Grave { ticket: *ticket, key, poison: poison.clone() };
+            Some(Op { ticket, write, refused: Some(poison), .. }) => {
+                let grave = Grave { ticket: *ticket, key, write: write.clone(), poison: poison.clone() };
                 lane.state = State::Burying;
                 self.graves.push_back(grave);
             }

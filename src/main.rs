@@ -35,9 +35,8 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<ExitCode> {
-    let environment: BTreeMap<String, String> = env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-        .collect();
+    let environment: BTreeMap<String, String> =
+        env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))).collect();
     match cli.command {
         Command::Source(run) => {
             let source = config::source::check(&load::read(&run.config)?, &environment)?;
@@ -91,7 +90,8 @@ fn pulsar_settings(flags: Pulsar, environment: &BTreeMap<String, String>) -> Res
 }
 
 fn log(log: &Log) -> Result<()> {
-    let wrong = |error: &dyn std::fmt::Display| Error::new(pulsar_io_dynamodb::error::Kind::Configuration, "set up the log (--log-level)", error);
+    let wrong =
+        |error: &dyn std::fmt::Display| Error::new(pulsar_io_dynamodb::error::Kind::Configuration, "set up the log (--log-level)", error);
     let filter = EnvFilter::try_new(&log.log_level).map_err(|error| wrong(&error))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match log.log_format {

@@ -93,7 +93,12 @@ impl Events {
         let order = text(&event["dynamodb"]["Keys"]["orderId"]);
         let about = match image {
             Value::Null => String::new(),
-            image => format!("{:<7} {:<8} {} lines", text(&image["state"]), text(&image["customer"]), image["lines"]["L"].as_array().map_or(0, Vec::len)),
+            image => format!(
+                "{:<7} {:<8} {} lines",
+                text(&image["state"]),
+                text(&image["customer"]),
+                image["lines"]["L"].as_array().map_or(0, Vec::len)
+            ),
         };
         self.recent.push_front(format!("{:<7} {order}  {about}", event["eventName"].as_str().unwrap_or_default()));
         self.recent.truncate(8);

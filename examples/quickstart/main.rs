@@ -89,8 +89,17 @@ async fn bounded(tables: &Tables, source: &mut Worker, sink: &mut Worker, events
     };
     let comparison = copied.await?;
     println!("written    {} changes of {} items: {}", shop.written(), shop.items(), shop.counts());
-    println!("published  {} events, {} of them repeated; first to last in {:.1} s", events.seen(), events.repeated(), began.elapsed().as_secs_f64());
-    println!("latency    write to topic {}, write to copy at most {:.1} s after the last write", events.latency(), events.since_last().as_secs_f64());
+    println!(
+        "published  {} events, {} of them repeated; first to last in {:.1} s",
+        events.seen(),
+        events.repeated(),
+        began.elapsed().as_secs_f64()
+    );
+    println!(
+        "latency    write to topic {}, write to copy at most {:.1} s after the last write",
+        events.latency(),
+        events.since_last().as_secs_f64()
+    );
     println!("result     {comparison}");
     for difference in comparison.differences() {
         println!("           {difference}");

@@ -54,11 +54,20 @@ impl Screen {
             "pulsar-io-dynamodb quickstart                                   Ctrl-C stops everything".to_string(),
             String::new(),
             "  DynamoDB            source             Pulsar               sink            DynamoDB".into(),
-            format!("  orders       ───►   {:<12} ───►   orders-changes ───►   {:<12} ───►   orders-copy", short(frame.source), short(frame.sink)),
+            format!(
+                "  orders       ───►   {:<12} ───►   orders-changes ───►   {:<12} ───►   orders-copy",
+                short(frame.source),
+                short(frame.sink)
+            ),
             String::new(),
             format!("  written   {:<6} {}", frame.shop.written(), frame.shop.counts()),
             format!("  events    {:<6} {} repeated", frame.events.seen(), frame.events.repeated()),
-            format!("  items     {:<6} in orders, {} in orders-copy: {}", frame.comparison.original, frame.comparison.copy, state(frame.comparison)),
+            format!(
+                "  items     {:<6} in orders, {} in orders-copy: {}",
+                frame.comparison.original,
+                frame.comparison.copy,
+                state(frame.comparison)
+            ),
             String::new(),
             format!("  from the write to the topic   {}", frame.events.latency()),
             format!("  from the write to the copy    {}", frame.probe.latency()),

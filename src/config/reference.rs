@@ -14,17 +14,49 @@ use crate::metrics::names;
 
 /// Where the source does not do what the Java connector does, and why.
 const DEVIATIONS: &[(&str, &str, &str)] = &[
-    ("`applicationName`", "the default is `pulsar-dynamodb`, as documented", "the Java connector's runtime sets \"Apache Pulsar IO Connector\", which is no table name"),
-    ("`awsEndpoint`, `dynamoEndpoint`", "may be given together with `awsRegion`, and each on its own", "the Java connector fails with any endpoint"),
+    (
+        "`applicationName`",
+        "the default is `pulsar-dynamodb`, as documented",
+        "the Java connector's runtime sets \"Apache Pulsar IO Connector\", which is no table name",
+    ),
+    (
+        "`awsEndpoint`, `dynamoEndpoint`",
+        "may be given together with `awsRegion`, and each on its own",
+        "the Java connector fails with any endpoint",
+    ),
     ("`awsDynamodbStreamArn`", "may also be a table's ARN or `table:NAME`", "a stream that is switched off and on has a new ARN"),
-    ("`awsCredentialPluginParam`", "not needed for the default chain; static keys may have a `sessionToken`, roles an `externalId`", "the Java connector's page promises the first and cannot do the others"),
-    ("`initialPositionInStream: LATEST`", "means from the first start on, also after a restart without a checkpoint", "the Java connector jumps to the new tip and loses what was written meanwhile"),
+    (
+        "`awsCredentialPluginParam`",
+        "not needed for the default chain; static keys may have a `sessionToken`, roles an `externalId`",
+        "the Java connector's page promises the first and cannot do the others",
+    ),
+    (
+        "`initialPositionInStream: LATEST`",
+        "means from the first start on, also after a restart without a checkpoint",
+        "the Java connector jumps to the new tip and loses what was written meanwhile",
+    ),
     ("`initialPositionInStream: AT_TIMESTAMP`", "works", "the Java connector retries for ever"),
-    ("`checkpointInterval`", "is in milliseconds, and only acknowledged records are checkpointed", "the Java connector writes one after each batch, of records that Pulsar does not have yet"),
-    ("`numRetries`", "has no effect: a checkpoint is tried for as long as the lease is held", "giving up would repeat more records after a restart"),
-    ("lease table", "is created with on-demand capacity", "10 write units, the Java connector's setting, are used up by about 8 busy shards"),
+    (
+        "`checkpointInterval`",
+        "is in milliseconds, and only acknowledged records are checkpointed",
+        "the Java connector writes one after each batch, of records that Pulsar does not have yet",
+    ),
+    (
+        "`numRetries`",
+        "has no effect: a checkpoint is tried for as long as the lease is held",
+        "giving up would repeat more records after a restart",
+    ),
+    (
+        "lease table",
+        "is created with on-demand capacity",
+        "10 write units, the Java connector's setting, are used up by about 8 busy shards",
+    ),
     ("unknown keys", "are refused with a suggestion", "as the Java connector does, but all at once"),
-    ("CloudWatch", "no metrics are sent by this version, and `cloudwatchEndpoint` has no effect", "Prometheus metrics are there; the others follow"),
+    (
+        "CloudWatch",
+        "no metrics are sent by this version, and `cloudwatchEndpoint` has no effect",
+        "Prometheus metrics are there; the others follow",
+    ),
 ];
 
 /// `connector-config/REFERENCE.md`.

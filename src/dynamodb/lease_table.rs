@@ -317,7 +317,7 @@ mod tests {
             [include_str!("../../tests/golden/data/lease_rows_nao.jsonl"), include_str!("../../tests/golden/data/lease_rows_split.jsonl")];
         let states = files.iter().flat_map(|file| file.lines()).map(|line| serde_json::from_str::<Value>(line).expect(line));
         let rows: Vec<Row> =
-            states.flat_map(|state| state["items"].as_array().expect("items").iter().map(from_json).collect::<Vec<_>>()).collect();
+            states.flat_map(|state| state["items"].as_array().into_iter().flatten().map(from_json).collect::<Vec<_>>()).collect();
         assert!(rows.len() >= 56, "only {} rows", rows.len());
         rows
     }

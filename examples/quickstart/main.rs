@@ -71,7 +71,7 @@ async fn run(once: bool) -> Result<bool> {
 async fn bounded(tables: &Tables, source: &mut Worker, sink: &mut Worker, events: &mut Events) -> Result<bool> {
     let began = Instant::now();
     let mut shop = Shop::default();
-    let copied = async {
+    let copied: Result<Comparison> = async {
         while shop.written() < ONCE_CHANGES {
             shop.change(tables).await?;
         }
@@ -80,14 +80,15 @@ async fn bounded(tables: &Tables, source: &mut Worker, sink: &mut Worker, events
             let comparison = Comparison::of(tables).await?;
             let published = events.seen() >= ONCE_CHANGES;
             if (comparison.is_equal() && published) || Instant::now() >= deadline {
-                return Result::Ok(comparison);
+                return Ok(comparison);
             }
             source.check()?;
             sink.check()?;
             events.collect_for(Duration::from_millis(100)).await?;
         }
-    };
-    let comparison = copied.await?;
+    }
+    .await;
+    let comparison = copied?;
     println!("written    {} changes of {} items: {}", shop.written(), shop.items(), shop.counts());
     println!(
         "published  {} events, {} of them repeated; first to last in {:.1} s",

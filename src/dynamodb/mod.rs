@@ -1,1 +1,4 @@
+//! The only users of the AWS SDK's DynamoDB and DynamoDB Streams clients.
+
 pub mod attribute;
+pub mod failure;

@@ -92,7 +92,7 @@ impl Error {
     /// What the operator can do, where there is something to do.
     pub fn hint(&self) -> Option<&'static str> {
         match self.kind {
-            Kind::AccessDenied => Some("grant the IAM action that the message names to these credentials"),
+            Kind::AccessDenied => Some("grant the missing permission to these credentials"),
             Kind::Credentials => Some("check the credentials: keys, profile, role, token and their expiry"),
             Kind::NotFound => Some("check the name, the region and the endpoint"),
             Kind::Unavailable => Some("check the endpoint and the network; it is tried again"),

@@ -14,5 +14,6 @@ pub mod dynamodb;
 pub mod error;
 pub mod metrics;
 pub mod ports;
+pub mod pulsar;
 pub mod sink;
 pub mod source;

@@ -1,1 +1,106 @@
-//! The import rules of `docs/architecture.md`.
+//! The import rules of `docs/architecture.md`: who may name a client library, and which stages are pure.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// Decisions without IO: no runtime, no clock. Time comes in as an argument.
+const PURE: &[&str] = &[
+    "source/discover.rs",
+    "source/lease/plan.rs",
+    "source/shard.rs",
+    "source/convert.rs",
+    "source/checkpoint.rs",
+    "sink/map.rs",
+    "sink/batch.rs",
+    "sink/ack.rs",
+];
+
+fn sources() -> Vec<(String, String)> {
+    fn walk(folder: &Path, files: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(folder).expect("src is readable") {
+            let path = entry.expect("src is readable").path();
+            if path.is_dir() {
+                walk(&path, files);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                files.push(path);
+            }
+        }
+    }
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    walk(&src, &mut files);
+    let name = |path: &PathBuf| path.strip_prefix(&src).expect("below src").to_string_lossy().replace('\\', "/");
+    files.iter().map(|path| (name(path), fs::read_to_string(path).expect("source is text"))).collect()
+}
+
+/// The lines of a file that are code, without its unit tests: those stand last, behind `#[cfg(test)]`.
+fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let lines = text.lines().enumerate().take_while(|(_, line)| line.trim() != "#[cfg(test)]");
+    lines.map(|(at, line)| (at + 1, line.split("//").next().unwrap_or_default()))
+}
+
+/// Whether `line` names the crate or module `name` as the start of a path.
+fn names(line: &str, name: &str) -> bool {
+    line.match_indices(name).any(|(at, _)| {
+        let before = line[..at].chars().next_back();
+        let after = &line[at + name.len()..];
+        !before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == ':') && (name.ends_with('_') || after.starts_with("::"))
+    })
+}
+
+/// Whether `line` has `word` in it, not as a part of a longer one.
+fn mentions(line: &str, word: &str) -> bool {
+    let in_word = |c: char| c.is_alphanumeric() || c == '_';
+    line.match_indices(word)
+        .any(|(at, _)| !line[..at].chars().next_back().is_some_and(in_word) && !line[at + word.len()..].chars().next().is_some_and(in_word))
+}
+
+fn names_aws(line: &str) -> bool {
+    ["aws_config", "aws_credential_", "aws_runtime", "aws_sdk_", "aws_smithy_", "aws_types"].iter().any(|name| names(line, name))
+}
+
+fn violations(breaks: impl Fn(&str) -> bool, checked: impl Fn(&str) -> bool) -> Vec<String> {
+    let mut found = Vec::new();
+    for (file, text) in sources().into_iter().filter(|(file, _)| checked(file)) {
+        found.extend(code(&text).filter(|(_, line)| breaks(line)).map(|(at, line)| format!("src/{file}:{at}: {}", line.trim())));
+    }
+    found
+}
+
+#[test]
+fn only_dynamodb_and_cloudwatch_name_the_aws_sdk() {
+    let found = violations(names_aws, |file| !file.starts_with("dynamodb/") && file != "metrics/cloudwatch.rs");
+    assert!(found.is_empty(), "{found:#?}");
+}
+
+#[test]
+fn only_the_pulsar_folder_names_the_pulsar_client() {
+    let found = violations(|line| names(line, "pulsar"), |file| !file.starts_with("pulsar/"));
+    assert!(found.is_empty(), "{found:#?}");
+}
+
+#[test]
+fn decisions_are_pure() {
+    let files: Vec<String> = sources().into_iter().map(|(file, _)| file).collect();
+    for pure in PURE {
+        assert!(files.iter().any(|file| file == pure), "src/{pure} is gone: keep this list true");
+    }
+    for forbidden in ["tokio", "Instant", "SystemTime", "chrono"] {
+        let found = violations(|line| mentions(line, forbidden), |file| PURE.contains(&file));
+        assert!(found.is_empty(), "{found:#?}");
+    }
+}
+
+#[test]
+fn the_rules_bite() {
+    assert!(names("use pulsar::Producer;", "pulsar"));
+    assert!(names("let x = tokio::spawn(y);", "tokio"));
+    assert!(names_aws("client: aws_sdk_dynamodb::Client,"));
+    assert!(!names_aws("aws_region: Option<String>,"));
+    assert!(!names("use crate::pulsar::client;", "pulsar"));
+    assert!(!names("let pulsar = 1;", "pulsar"));
+    assert!(mentions("use std::time::{Duration, Instant};", "Instant"));
+    assert!(!mentions("fn instantiate(InstantX: u8)", "Instant"));
+}

@@ -1,2 +1,4 @@
 pub mod health;
+pub mod http;
 pub mod names;
+pub mod prometheus;

@@ -1,5 +1,7 @@
 //! The source worker: a DynamoDB stream into a Pulsar topic.
 
+pub mod convert;
+
 use std::{sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;

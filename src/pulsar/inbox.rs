@@ -1,0 +1,269 @@
+//! Receives from one subscription: a consumer for each topic partition.
+//!
+//! Not the client's consumer of many topics: that one drops a partition whose connection it gave up without a word (H1).
+
+use std::{
+    future::poll_fn,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use ::pulsar::{Consumer, ConsumerOptions, SubType, TokioExecutor, consumer, message::proto::MessageIdData};
+use bytes::Bytes;
+use futures_util::{FutureExt, StreamExt};
+use tokio::task::JoinHandle;
+
+use crate::{
+    error::{Error, Kind, Result},
+    metrics::health::Health,
+    ports::{EntryId, InboundMessage, Inbox},
+    pulsar::client::{Attempts, Client, classify},
+};
+
+/// How the messages of a subscription are shared out among its consumers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SubscriptionType {
+    Exclusive,
+    Failover,
+    Shared,
+    KeyShared,
+}
+
+/// Where a subscription starts that does not exist yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InitialPosition {
+    Latest,
+    Earliest,
+}
+
+/// What is consumed, and how.
+#[derive(Debug, Clone)]
+pub struct Subscription {
+    pub topics: Vec<String>,
+    pub name: String,
+    pub kind: SubscriptionType,
+    pub initial_position: InitialPosition,
+    /// Shown by the broker's statistics.
+    pub consumer_name: String,
+    /// Messages that the client may hold, for each topic partition.
+    pub receiver_queue: u32,
+}
+
+/// How long a close waits until the acknowledgements are out.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// One consumer for each partition of each topic of a subscription.
+pub struct TopicInbox {
+    partitions: Vec<Partition>,
+    /// Which partition is asked first, so that a busy one does not starve the others.
+    turn: usize,
+}
+
+struct Partition {
+    client: Client,
+    subscription: Arc<Subscription>,
+    topic: Arc<str>,
+    health: Health,
+    state: State,
+}
+
+enum State {
+    /// In a task of its own: a subscribe request that is dropped half way would leave a consumer at the broker that nobody reads.
+    Subscribing(JoinHandle<Result<Consumer<Vec<u8>, TokioExecutor>>>),
+    Subscribed(Box<Consumer<Vec<u8>, TokioExecutor>>),
+}
+
+impl TopicInbox {
+    /// Finds all partitions (waiting until a broker answers) and starts to subscribe. Partitions added later are found at the next start.
+    pub async fn open(client: Client, subscription: Subscription, health: Health) -> Result<Self> {
+        let mut attempts = Attempts::new("receive", health.clone());
+        let subscription = Arc::new(subscription);
+        let mut partitions = Vec::new();
+        for topic in &subscription.topics {
+            let found = loop {
+                match client.lookup_partitioned_topic(topic).await {
+                    Ok(found) => break found,
+                    Err(error) => attempts.failed(classify(format!("look up topic {topic}"), &error)).await?,
+                }
+            };
+            for (partition, _) in found {
+                partitions.push(Partition::new(client.clone(), subscription.clone(), partition.into(), health.clone()));
+            }
+        }
+        attempts.succeeded();
+        Ok(Self { partitions, turn: 0 })
+    }
+
+    fn poll_receive(&mut self, context: &mut Context<'_>) -> Poll<Result<InboundMessage>> {
+        let count = self.partitions.len();
+        for step in 0..count {
+            let at = (self.turn + step) % count;
+            if let Poll::Ready(received) = self.partitions[at].poll_receive(context) {
+                self.turn = at + 1;
+                return Poll::Ready(received);
+            }
+        }
+        Poll::Pending
+    }
+}
+
+impl Inbox for TopicInbox {
+    async fn receive(&mut self) -> Result<InboundMessage> {
+        poll_fn(|context| self.poll_receive(context)).await
+    }
+
+    fn ack(&mut self, entry: &EntryId) -> Result<()> {
+        match self.partitions.iter_mut().find(|partition| partition.topic == entry.topic) {
+            Some(partition) => partition.ack(entry),
+            None => Err(Error::new(Kind::Fatal, format!("acknowledge in topic {}", entry.topic), "it is not subscribed")),
+        }
+    }
+
+    async fn close(mut self) -> Result<()> {
+        let all = async {
+            for partition in &mut self.partitions {
+                partition.close().await;
+            }
+        };
+        if tokio::time::timeout(CLOSE_TIMEOUT, all).await.is_err() {
+            tracing::warn!("not all acknowledgements got out within {CLOSE_TIMEOUT:?}; what they are for comes again");
+        }
+        Ok(())
+    }
+}
+
+impl Partition {
+    fn new(client: Client, subscription: Arc<Subscription>, topic: Arc<str>, health: Health) -> Self {
+        let state = State::Subscribing(tokio::spawn(subscribe(client.clone(), subscription.clone(), topic.clone(), health.clone())));
+        Self { client, subscription, topic, health, state }
+    }
+
+    fn poll_receive(&mut self, context: &mut Context<'_>) -> Poll<Result<InboundMessage>> {
+        loop {
+            match &mut self.state {
+                State::Subscribing(task) => match std::task::ready!(Pin::new(task).poll(context)) {
+                    Ok(Ok(consumer)) => self.state = State::Subscribed(Box::new(consumer)),
+                    Ok(Err(error)) => return Poll::Ready(Err(error)),
+                    Err(error) => {
+                        return Poll::Ready(Err(Error::new(Kind::Fatal, format!("subscribe to topic {}", self.topic), error)));
+                    }
+                },
+                State::Subscribed(consumer) => match std::task::ready!(consumer.poll_next_unpin(context)) {
+                    Some(Ok(message)) => return Poll::Ready(Ok(inbound(&self.topic, message))),
+                    ended => {
+                        let why = ended.and_then(Result::err).map_or_else(|| "the connection was lost".into(), |error| error.to_string());
+                        tracing::warn!(topic = %self.topic, why, "subscribing again; what is not acknowledged comes again");
+                        let again = subscribe(self.client.clone(), self.subscription.clone(), self.topic.clone(), self.health.clone());
+                        self.state = State::Subscribing(tokio::spawn(again));
+                    }
+                },
+            }
+        }
+    }
+
+    fn ack(&mut self, entry: &EntryId) -> Result<()> {
+        // Between two subscriptions there is nobody to tell: the entry comes again.
+        let State::Subscribed(consumer) = &mut self.state else { return Ok(()) };
+        let id = MessageIdData { ledger_id: entry.ledger, entry_id: entry.entry, ..Default::default() };
+        // The client queues acknowledgements without a bound of its own, so this is done at once. They are bounded by what was received.
+        match consumer.ack_with_id(&entry.topic, id).now_or_never() {
+            Some(Ok(())) => {}
+            failed => tracing::warn!(topic = %self.topic, ?entry, ?failed, "not acknowledged; it comes again"),
+        }
+        Ok(())
+    }
+
+    async fn close(&mut self) {
+        let State::Subscribed(consumer) = &mut self.state else { return };
+        // The client works on acknowledgements and messages in one queue and stops when nobody takes the messages. So they are taken
+        // (and left unacknowledged) until a round trip through that queue and the broker proves that all acknowledgements are out.
+        let mut patience = Duration::from_millis(1);
+        loop {
+            // A short try while there is something to take, which is what the client waits for; longer ones when it is the broker.
+            patience = (patience * 2).min(Duration::from_millis(100));
+            while let Some(Some(Ok(_))) = consumer.next().now_or_never() {
+                patience = Duration::from_millis(1);
+            }
+            match tokio::time::timeout(patience, consumer.check_connection()).await {
+                Ok(Ok(())) => break,
+                Ok(Err(error)) => {
+                    tracing::debug!(topic = %self.topic, %error, "closing without an answer");
+                    break;
+                }
+                Err(_) => {}
+            }
+        }
+        if let Err(error) = consumer.close().await {
+            tracing::debug!(topic = %self.topic, %error, "the consumer was not closed cleanly");
+        }
+    }
+}
+
+impl Drop for Partition {
+    fn drop(&mut self) {
+        if let State::Subscribing(task) = &self.state {
+            task.abort();
+        }
+    }
+}
+
+async fn subscribe(
+    client: Client,
+    subscription: Arc<Subscription>,
+    topic: Arc<str>,
+    health: Health,
+) -> Result<Consumer<Vec<u8>, TokioExecutor>> {
+    let mut attempts = Attempts::new(format!("receive from {topic}"), health);
+    loop {
+        let options = ConsumerOptions::default()
+            .with_initial_position(match subscription.initial_position {
+                InitialPosition::Latest => consumer::InitialPosition::Latest,
+                InitialPosition::Earliest => consumer::InitialPosition::Earliest,
+            })
+            .with_receiver_queue_size(subscription.receiver_queue);
+        let consumer = client
+            .consumer()
+            .with_topic(&*topic)
+            .with_subscription(&subscription.name)
+            .with_subscription_type(match subscription.kind {
+                SubscriptionType::Exclusive => SubType::Exclusive,
+                SubscriptionType::Failover => SubType::Failover,
+                SubscriptionType::Shared => SubType::Shared,
+                SubscriptionType::KeyShared => SubType::KeyShared,
+            })
+            .with_consumer_name(&subscription.consumer_name)
+            .with_batch_size(subscription.receiver_queue)
+            .with_options(options)
+            .build()
+            .await;
+        match consumer {
+            Ok(consumer) => {
+                attempts.succeeded();
+                tracing::info!(%topic, subscription = subscription.name, kind = ?subscription.kind, "subscribed");
+                return Ok(consumer);
+            }
+            Err(error) => attempts.failed(classify(format!("subscribe to topic {topic} as {}", subscription.name), &error)).await?,
+        }
+    }
+}
+
+fn inbound(topic: &Arc<str>, message: consumer::Message<Vec<u8>>) -> InboundMessage {
+    let batch_size = message.message_id.batch_size;
+    let id = message.message_id.id;
+    let metadata = message.payload.metadata;
+    InboundMessage {
+        entry: EntryId { topic: topic.clone(), ledger: id.ledger_id, entry: id.entry_id },
+        batch_index: id.batch_index.and_then(|index| u32::try_from(index).ok()).unwrap_or(0),
+        batch_size: batch_size.or(metadata.num_messages_in_batch).and_then(|size| u32::try_from(size).ok()).unwrap_or(1).max(1),
+        key: metadata.partition_key,
+        key_is_base64: metadata.partition_key_b64_encoded.unwrap_or(false),
+        ordering_key: metadata.ordering_key,
+        payload: Bytes::from(message.payload.data),
+        properties: metadata.properties.into_iter().map(|property| (property.key, property.value)).collect(),
+        publish_time: metadata.publish_time,
+        event_time: metadata.event_time,
+        schema_version: metadata.schema_version,
+    }
+}

@@ -1,0 +1,122 @@
+//! Publisher and inbox against a real broker.
+
+use std::{collections::BTreeSet, env, time::Duration};
+
+use pulsar_io_dynamodb::{
+    metrics::health::Health,
+    ports::{EntryId, InboundMessage, Inbox, OutboundMessage, Publisher},
+    pulsar::{
+        client::{Client, Settings, connect},
+        inbox::{InitialPosition, Subscription, SubscriptionType, TopicInbox},
+        publisher::TopicPublisher,
+    },
+};
+
+/// A client and a topic of its own for one test; `None` (said loudly) without a broker.
+async fn broker(test: &str) -> Option<(Client, String)> {
+    let Ok(url) = env::var("PULSAR_URL") else {
+        assert!(env::var("LAB").as_deref() != Ok("required"), "{test}: PULSAR_URL is not set; run ./test");
+        eprintln!("SKIPPED: contract::pulsar::{test} needs a broker; ./test starts one");
+        return None;
+    };
+    let settings = Settings { url, token: None, trust_certs: None, allow_insecure: false, hostname_verification: true };
+    let client = connect(&settings, &Health::default()).await.expect("the broker answers");
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_nanos();
+    Some((client, format!("persistent://public/default/{test}-{now}")))
+}
+
+fn message(key: &str, text: &str) -> OutboundMessage {
+    OutboundMessage {
+        key: Some(key.into()),
+        payload: text.into(),
+        properties: vec![("NAME".into(), "value".into())],
+        event_time: Some(1_700_000_000_000),
+        ..Default::default()
+    }
+}
+
+async fn inbox(client: &Client, topic: &str, receiver_queue: u32) -> TopicInbox {
+    let subscription = Subscription {
+        topics: vec![topic.into()],
+        name: "contract".into(),
+        kind: SubscriptionType::Failover,
+        initial_position: InitialPosition::Earliest,
+        consumer_name: "contract".into(),
+        receiver_queue,
+    };
+    TopicInbox::open(client.clone(), subscription, Health::default()).await.expect("subscribed")
+}
+
+async fn next(inbox: &mut TopicInbox) -> InboundMessage {
+    tokio::time::timeout(Duration::from_secs(30), inbox.receive()).await.expect("a message within 30 s").expect("the subscription lives")
+}
+
+/// Publishes `count` numbered messages and waits until all are stored.
+async fn publish(client: &Client, topic: &str, count: usize) {
+    let (publisher, lanes) = TopicPublisher::open(client.clone(), topic, Health::default()).await.expect("a publisher");
+    let mut receipts = Vec::new();
+    for at in 0..count {
+        receipts.push(publisher.publish(message("key", &at.to_string())).await.expect("accepted"));
+    }
+    for receipt in receipts {
+        receipt.stored().await.expect("stored");
+    }
+    drop(publisher);
+    lanes.finished().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_arrive_as_they_were_and_in_order_o1() {
+    let Some((client, topic)) = broker("order").await else { return };
+    publish(&client, &topic, 5_000).await;
+    let mut inbox = inbox(&client, &topic, 1_000).await;
+    let mut entries = BTreeSet::new();
+    for at in 0..5_000 {
+        let received = next(&mut inbox).await;
+        assert_eq!(received.payload, at.to_string());
+        assert_eq!((received.key.as_deref(), received.event_time), (Some("key"), Some(1_700_000_000_000)));
+        assert_eq!(received.properties, [("NAME".to_string(), "value".to_string())]);
+        assert!(received.batch_index < received.batch_size);
+        entries.insert(received.entry);
+    }
+    assert!(entries.len() < 1_000, "5,000 messages went in {} entries: they were not batched", entries.len());
+    inbox.close().await.expect("closed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn acknowledgements_get_out_before_the_close_and_nothing_else_does_a1() {
+    let Some((client, topic)) = broker("acks").await else { return };
+    publish(&client, &topic, 3_000).await;
+    // A queue that is much smaller than what waits: the client's engine is blocked while the acknowledgements are sent.
+    let mut first = inbox(&client, &topic, 20).await;
+    let mut acked = BTreeSet::new();
+    let mut entry: Option<EntryId> = None;
+    while acked.len() < 2 {
+        let received = next(&mut first).await;
+        if received.batch_index + 1 == received.batch_size {
+            first.ack(&received.entry).expect("acknowledged");
+            acked.insert(received.entry.clone());
+        }
+        entry = Some(received.entry);
+    }
+    let last_acked = entry.expect("an entry");
+    first.close().await.expect("closed");
+
+    let mut second = inbox(&client, &topic, 1_000).await;
+    let next = next(&mut second).await;
+    assert!(!acked.contains(&next.entry), "{:?} was acknowledged and came again", next.entry);
+    assert_eq!((next.entry.ledger, next.entry.entry, next.batch_index), (last_acked.ledger, last_acked.entry + 1, 0), "nothing is skipped");
+    second.close().await.expect("closed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_over_the_brokers_limit_is_refused_and_the_next_goes_through() {
+    let Some((client, topic)) = broker("large").await else { return };
+    let (publisher, lanes) = TopicPublisher::open(client.clone(), &topic, Health::default()).await.expect("a publisher");
+    let error = publisher.publish(message("key", &"x".repeat(6_000_000))).await.expect_err("refused");
+    assert!(error.to_string().contains("maxMessageSize"), "{error}");
+    let large = publisher.publish(message("key", &"x".repeat(5_000_000))).await.expect("accepted");
+    large.stored().await.expect("a message just under the limit is stored");
+    drop(publisher);
+    lanes.finished().await;
+}

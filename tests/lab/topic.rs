@@ -1,0 +1,45 @@
+//! What is in a topic, read with the client's own consumer: an independent view of what the source published.
+
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use pulsar::{Consumer, ConsumerOptions, Pulsar, SubType, TokioExecutor, consumer::InitialPosition};
+
+use super::Lab;
+
+pub struct Topic {
+    consumer: Consumer<Vec<u8>, TokioExecutor>,
+}
+
+/// A message, with its payload as JSON.
+#[derive(Debug)]
+pub struct Message {
+    pub key: Option<String>,
+    pub properties: std::collections::BTreeMap<String, String>,
+    pub text: String,
+    pub json: serde_json::Value,
+}
+
+impl Topic {
+    /// Subscribes from the first message on.
+    pub async fn from_start(lab: &Lab, topic: &str) -> Self {
+        let client = Pulsar::builder(&lab.pulsar_url, TokioExecutor).build().await.expect("Pulsar answers");
+        let options = ConsumerOptions::default().with_initial_position(InitialPosition::Earliest);
+        let builder = client.consumer().with_topic(topic).with_subscription("lab").with_subscription_type(SubType::Exclusive);
+        Self { consumer: builder.with_options(options).build().await.expect("subscribed") }
+    }
+
+    /// The next message; fails when none comes for a minute.
+    pub async fn next(&mut self) -> Message {
+        let next = tokio::time::timeout(Duration::from_secs(60), self.consumer.next()).await;
+        let message = next.expect("a message within a minute").expect("the subscription lives").expect("a message");
+        self.consumer.ack(&message).await.expect("acknowledged");
+        let text = String::from_utf8(message.deserialize()).expect("UTF-8");
+        Message {
+            key: message.key(),
+            properties: message.metadata().properties.iter().map(|property| (property.key.clone(), property.value.clone())).collect(),
+            json: serde_json::from_str(&text).unwrap_or_default(),
+            text,
+        }
+    }
+}

@@ -62,15 +62,14 @@ impl Tracker {
 
     /// The checkpoint to write, where it is further than the written one.
     pub fn due(&self) -> Option<Checkpoint> {
-        let reached = if self.ended && self.waiting.is_empty() {
-            Checkpoint::ShardEnd
-        } else {
-            Checkpoint::At(self.reached.clone()?)
-        };
-        debug_assert!(self.waiting.front().is_none_or(|(next, _)| match &reached {
-            Checkpoint::At(sequence) => sequence < next,
-            _ => false,
-        }), "C1: {reached:?} passes a record without receipt");
+        let reached = if self.ended && self.waiting.is_empty() { Checkpoint::ShardEnd } else { Checkpoint::At(self.reached.clone()?) };
+        debug_assert!(
+            self.waiting.front().is_none_or(|(next, _)| match &reached {
+                Checkpoint::At(sequence) => sequence < next,
+                _ => false,
+            }),
+            "C1: {reached:?} passes a record without receipt"
+        );
         is_ahead(&reached, &self.written).then_some(reached)
     }
 

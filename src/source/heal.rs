@@ -110,8 +110,7 @@ mod tests {
     fn delays_grow_to_a_ceiling_and_start_where_the_configuration_says() {
         let mut trouble = Trouble::default();
         let throttled = error(Kind::Throttled);
-        let delays: Vec<_> =
-            (0..5).map(|_| trouble.failed(&throttled, Duration::from_secs(3), Duration::ZERO, 1.0).as_secs()).collect();
+        let delays: Vec<_> = (0..5).map(|_| trouble.failed(&throttled, Duration::from_secs(3), Duration::ZERO, 1.0).as_secs()).collect();
         assert_eq!(delays, [3, 6, 10, 10, 10]);
         assert!(trouble.healed());
         assert_eq!(trouble.failed(&error(Kind::Unavailable), Duration::from_secs(3), Duration::ZERO, 0.0), Duration::from_millis(100));

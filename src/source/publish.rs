@@ -42,10 +42,7 @@ pub struct Room(OwnedSemaphorePermit);
 
 impl Budget {
     pub fn new(max_records: usize) -> Self {
-        Self {
-            records: Arc::new(Semaphore::new(max_records.clamp(1, Semaphore::MAX_PERMITS))),
-            bytes: Arc::new(Semaphore::new(MAX_BYTES)),
-        }
+        Self { records: Arc::new(Semaphore::new(max_records.clamp(1, Semaphore::MAX_PERMITS))), bytes: Arc::new(Semaphore::new(MAX_BYTES)) }
     }
 
     /// Waits until there is room for a page: a topic that takes nothing stops the reading (M1).
@@ -169,14 +166,7 @@ pub fn window<P: Publisher>(
     health: &Health,
 ) -> (Window<P>, Receipts) {
     let (sender, receiver) = mpsc::channel(max_records.clamp(1, Semaphore::MAX_PERMITS));
-    let window = Window {
-        shard: shard.clone(),
-        publisher,
-        budget: budget.clone(),
-        holding,
-        progress: progress.clone(),
-        receipts: sender,
-    };
+    let window = Window { shard: shard.clone(), publisher, budget: budget.clone(), holding, progress: progress.clone(), receipts: sender };
     (window, Receipts { shard: shard.clone(), progress: progress.clone(), health: health.clone(), receipts: receiver })
 }
 
@@ -192,10 +182,7 @@ impl<P: Publisher> Window<P> {
         }
         let message = OutboundMessage {
             key: Some(event.event_id),
-            properties: vec![
-                ("SEQUENCE_NUMBER".into(), event.sequence_number.to_string()),
-                ("EVENT_NAME".into(), event.event_name),
-            ],
+            properties: vec![("SEQUENCE_NUMBER".into(), event.sequence_number.to_string()), ("EVENT_NAME".into(), event.event_name)],
             payload: event.payload,
             ..OutboundMessage::default()
         };

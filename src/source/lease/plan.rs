@@ -69,10 +69,7 @@ pub fn to_take(seen: &Sightings, me: &Me, held: impl Fn(&ShardId) -> bool, now: 
         .filter(|row| !held(&row.lease.shard) && may_start(&row.lease, |shard| seen.row(shard)))
         .filter(|row| {
             let own = row.lease.owner.as_ref() == Some(&me.id);
-            row.lease.owner.is_none()
-                || me.owns(&row.lease)
-                || (own && row.since_start)
-                || now.saturating_sub(row.changed) > failover
+            row.lease.owner.is_none() || me.owns(&row.lease) || (own && row.since_start) || now.saturating_sub(row.changed) > failover
         })
         .map(|row| row.lease.clone())
         .collect()

@@ -10,10 +10,14 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod cli;
+pub mod config;
 pub mod dynamodb;
 pub mod error;
+pub mod host;
 pub mod metrics;
 pub mod ports;
 pub mod pulsar;
 pub mod sink;
 pub mod source;
+pub mod supervisor;

@@ -1,1 +1,102 @@
-fn main() {}
+//! The process: arguments → configuration → logging, metrics → runtime → drain → exit code.
+
+use std::{collections::BTreeMap, env, process::ExitCode};
+
+use clap::Parser;
+use pulsar_io_dynamodb::{
+    cli::{Check, Cli, Command, ConfigSchema, Kind, Log, LogFormat, Pulsar},
+    config::{self, load, pulsar::Given, reference},
+    error::{Error, Result},
+    host::standalone,
+    pulsar::client::Token,
+    supervisor::{EXIT_USAGE, exit_code},
+};
+use tracing_subscriber::EnvFilter;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are no errors, and a reader that has gone away is none of ours.
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(EXIT_USAGE) } else { ExitCode::SUCCESS };
+        }
+    };
+    match run(cli) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("pulsar-io-dynamodb: {error}");
+            ExitCode::from(exit_code(&error))
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<ExitCode> {
+    let environment: BTreeMap<String, String> =
+        env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))).collect();
+    match cli.command {
+        Command::Source(run) => {
+            let source = config::source::check(&load::read(&run.config)?, &environment)?;
+            let pulsar = pulsar_settings(run.pulsar, &environment)?;
+            log(&run.log)?;
+            standalone::source(source, pulsar, run.http_address)
+        }
+        Command::Sink(run) => {
+            let sink = config::sink::check(&load::read(&run.config)?, &environment)?;
+            let pulsar = pulsar_settings(run.pulsar, &environment)?;
+            log(&run.log)?;
+            standalone::sink(sink, pulsar, run.http_address)
+        }
+        Command::Check(check) => check_file(&check, &environment),
+        Command::ConfigSchema(wanted) => {
+            print!("{}", schema(&wanted));
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+fn check_file(check: &Check, environment: &BTreeMap<String, String>) -> Result<ExitCode> {
+    let document = load::read(&check.config)?;
+    let kind = check.kind.unwrap_or(if document.top.contains_key("inputs") { Kind::Sink } else { Kind::Source });
+    match kind {
+        Kind::Source => drop(config::source::check(&document, environment)?),
+        Kind::Sink => drop(config::sink::check(&document, environment)?),
+    }
+    println!("{} is a good configuration of a {}", document.name, if kind == Kind::Source { "source" } else { "sink" });
+    Ok(ExitCode::SUCCESS)
+}
+
+fn schema(wanted: &ConfigSchema) -> String {
+    if wanted.markdown {
+        return reference::markdown();
+    }
+    let schema = if wanted.kind == Some(Kind::Sink) { reference::sink_schema() } else { reference::source_schema() };
+    format!("{schema:#}\n")
+}
+
+fn pulsar_settings(flags: Pulsar, environment: &BTreeMap<String, String>) -> Result<pulsar_io_dynamodb::pulsar::client::Settings> {
+    let from_environment = || environment.get("PULSAR_TOKEN").map(|text| Token::Text(text.clone().into()));
+    let given = Given {
+        url: flags.pulsar_url,
+        token: flags.token_file.map(Token::File).or_else(from_environment),
+        trust_certs: flags.trust_certs,
+        allow_insecure: flags.tls_allow_insecure.then_some(true),
+        hostname_verification: None,
+    };
+    config::pulsar::settings(given, flags.client_conf.as_deref())
+}
+
+fn log(log: &Log) -> Result<()> {
+    let wrong =
+        |error: &dyn std::fmt::Display| Error::new(pulsar_io_dynamodb::error::Kind::Configuration, "set up the log (--log-level)", error);
+    let filter = EnvFilter::try_new(&log.log_level).map_err(|error| wrong(&error))?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match log.log_format {
+        LogFormat::Text => builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
+        LogFormat::Json => builder.json().flatten_event(true).init(),
+    }
+    Ok(())
+}

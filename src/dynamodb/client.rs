@@ -9,7 +9,7 @@ use aws_smithy_http_client::{
 };
 use aws_types::SdkConfig;
 
-use super::credentials::Credentials;
+use super::{credentials::Credentials, stream_reader::keep_pages};
 use crate::error::{Error, Kind, Result};
 
 /// Where AWS is and who we are to it.
@@ -54,4 +54,16 @@ pub fn dynamodb(config: &SdkConfig, endpoint: Option<&str>) -> aws_sdk_dynamodb:
         builder = builder.endpoint_url(endpoint);
     }
     aws_sdk_dynamodb::Client::from_conf(builder.build())
+}
+
+/// A client for streams, which keeps the text of the pages it reads. `endpoint` overrides the standard one and the `AWS_ENDPOINT_URL` variables.
+pub fn streams(config: &SdkConfig, endpoint: Option<&str>) -> aws_sdk_dynamodbstreams::Client {
+    let mut builder = aws_sdk_dynamodbstreams::config::Builder::from(config);
+    if let Some(http_client) = config.http_client() {
+        builder = builder.http_client(keep_pages(http_client));
+    }
+    if let Some(endpoint) = endpoint {
+        builder = builder.endpoint_url(endpoint);
+    }
+    aws_sdk_dynamodbstreams::Client::from_conf(builder.build())
 }

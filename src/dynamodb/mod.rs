@@ -1,6 +1,9 @@
-//! The only users of the AWS SDK's DynamoDB and DynamoDB Streams clients.
+//! The only users of the AWS SDK: clients, credentials, stream reader, lease table, item table.
 
 pub mod attribute;
 pub mod client;
 pub mod credentials;
 pub mod failure;
+pub mod item_table;
+pub mod lease_table;
+pub mod stream_reader;

@@ -1,13 +1,36 @@
 //! The sink worker: Pulsar topics into a DynamoDB table.
+//!
+//! | stage | file | hands on | bounded by |
+//! |---|---|---|---|
+//! | receive | `receive` | messages, from the `Inbox` | `max_buffered`, `max_buffered_bytes` (M1), entries held back (`ack`) |
+//! | decode | `decode/` | what a message asks for | the message |
+//! | map | `map` | one valid write and its item's key | the message |
+//! | batch | `batch` | batches of keys that are not in flight (K1) | messages in work |
+//! | write | `write` | answers of BatchWriteItem | `max_in_flight` calls |
+//! | dead_letter | `dead_letter` | receipts of the dead-letter topic | messages in work |
+//! | ack | `ack` | entries to acknowledge (A1) | messages in work, as many entries held back |
+//!
+//! One task owns all state and runs the stages; only calls to DynamoDB and to the dead-letter topic run beside it. Whatever comes in
+//! stays in work until it is stored or dead-lettered: there is no third way out but the end of the worker, unacknowledged.
+
+mod ack;
+mod batch;
+mod dead_letter;
+mod decode;
+mod map;
+mod poison;
+mod receive;
+mod worker;
+mod write;
 
 use std::{sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    error::Result,
+    error::{Error, Kind, Result, Retry},
     metrics::health::Health,
-    ports::{Inbox, ItemTable, Publisher},
+    ports::{Inbox, ItemTable, KeySchema, Publisher},
 };
 
 /// How a message's payload is read.
@@ -45,9 +68,13 @@ pub struct Settings {
     pub worker_id: String,
 }
 
+/// How long leaving the subscription may take.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// Runs until `stop` is cancelled, then drains: takes no more messages, waits for the writes under way, acknowledges, closes (Z1).
 ///
 /// Without `dead_letters`, a message that can never be written ends the worker with an error that names it; it stays unacknowledged.
+/// So does a dead-letter topic that fails. In both cases the other messages in work are written and acknowledged first.
 pub async fn run<I: Inbox, T: ItemTable, P: Publisher>(
     settings: Settings,
     inbox: I,
@@ -56,7 +83,52 @@ pub async fn run<I: Inbox, T: ItemTable, P: Publisher>(
     health: Health,
     stop: CancellationToken,
 ) -> Result<()> {
-    let _ = (settings, table, dead_letters, health);
-    stop.cancelled().await;
-    inbox.close().await
+    let schema = tokio::select! {
+        biased;
+        () = stop.cancelled() => return close(inbox).await,
+        schema = describe(&*table, &settings, &health) => schema,
+    };
+    match schema {
+        Ok(schema) => {
+            let mut worker = worker::Worker::new(settings, schema, inbox, table, dead_letters, health);
+            let served = worker.serve(&stop).await;
+            let drained = worker.drain().await;
+            let closed = close(worker.into_inbox()).await;
+            served.and(drained).and(closed)
+        }
+        Err(error) => {
+            // What counts is why there is no table.
+            let _ = close(inbox).await;
+            Err(error)
+        }
+    }
+}
+
+/// The table's keys. Tries again where time or a person can heal it.
+async fn describe<T: ItemTable>(table: &T, settings: &Settings, health: &Health) -> Result<KeySchema> {
+    const STAGE: &str = "sink/table";
+    let mut attempts = 0;
+    loop {
+        let error = match table.describe().await {
+            Ok(schema) => {
+                health.green(STAGE);
+                return Ok(schema);
+            }
+            Err(error) => error,
+        };
+        let delay = match error.retry() {
+            Retry::Never => return Err(error),
+            Retry::Timed => write::full_jitter(settings.backoff, attempts, fastrand::f64()),
+            Retry::Manual => write::MANUAL_RETRY,
+        };
+        tracing::warn!(table = settings.table_name, %error, "the table cannot be described, trying again");
+        health.red(STAGE, &error);
+        attempts += 1;
+        tokio::time::sleep(delay).await;
+    }
+}
+
+async fn close<I: Inbox>(inbox: I) -> Result<()> {
+    let late = |_| Error::new(Kind::Unavailable, "leave the subscription", "no answer in time; what was acknowledged last may come again");
+    tokio::time::timeout(CLOSE_TIMEOUT, inbox.close()).await.map_err(late)?
 }

@@ -1,0 +1,37 @@
+# Shared by the scripts; sourced, not run.
+# shellcheck shell=bash
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+
+say() { printf '%s\n' "$*" >&2; }
+
+# Checks everything that has to be installed, and tells all that is missing at once.
+prerequisites() {
+  local missing=()
+  local toolchain
+  toolchain=$(sed -n 's/^channel = "\(.*\)"/\1/p' "$root/rust-toolchain.toml")
+  if ! command -v cargo >/dev/null; then
+    missing+=("Rust by rustup (rustup.rs), then: rustup toolchain install $toolchain --profile minimal --component clippy,rustfmt")
+  elif ! (cd "$root" && cargo --version >/dev/null 2>&1); then
+    missing+=("Rust $toolchain: rustup toolchain install $toolchain --profile minimal --component clippy,rustfmt")
+  fi
+  command -v cc >/dev/null || missing+=("a C compiler (Debian, Ubuntu: apt-get install build-essential; macOS: xcode-select --install)")
+  local java=""
+  if command -v java >/dev/null; then
+    java=$(java -version 2>&1 | sed -n 's/.* version "\([0-9]*\).*/\1/p' | head -n 1)
+  fi
+  if [ -z "$java" ] || [ "$java" -lt 17 ]; then
+    missing+=("Java 17 or newer${java:+, not $java} (Debian, Ubuntu: apt-get install openjdk-17-jre-headless; macOS: brew install openjdk@17)")
+  fi
+  command -v mvn >/dev/null || missing+=("Maven (Debian, Ubuntu: apt-get install maven; macOS: brew install maven)")
+  if [ ${#missing[@]} -gt 0 ]; then
+    say "Missing:"
+    printf '  - %s\n' "${missing[@]}" >&2
+    exit 64
+  fi
+}
+
+# sha256sum under either of its names.
+sha256() {
+  if command -v sha256sum >/dev/null; then sha256sum "$@"; else shasum -a 256 "$@"; fi
+}

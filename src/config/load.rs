@@ -1,0 +1,165 @@
+//! From a file (YAML, of which JSON is a part) and the environment to typed keys.
+//!
+//! Every key has a default, so each is read on its own first: that way all wrong ones are found, not just the first.
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+use super::{
+    HOST_FIELDS,
+    validate::{Problems, suggestion},
+};
+use crate::error::{Error, Kind, Result};
+
+/// Environment variables with this prefix override keys: `PULSAR_IO_DYNAMODB_AWS_REGION` is `awsRegion`.
+pub const ENVIRONMENT_PREFIX: &str = "PULSAR_IO_DYNAMODB_";
+
+/// Variables with the prefix that are no keys of `configs`.
+const OTHER_VARIABLES: &[&str] = &["PULSAR_IO_DYNAMODB_LOG", "PULSAR_IO_DYNAMODB_LOG_FORMAT", "PULSAR_IO_DYNAMODB_HTTP_ADDRESS"];
+
+/// A file's content, not yet typed.
+#[derive(Debug, Clone)]
+pub struct Document {
+    /// For messages: the file's name.
+    pub name: String,
+    pub top: Map<String, Value>,
+}
+
+/// Reads a file. Fails when it is not there or is not YAML or JSON.
+pub fn read(path: &Path) -> Result<Document> {
+    let name = path.display().to_string();
+    let failed = |why: String| Error::new(Kind::Configuration, format!("read the configuration {name}"), why);
+    let text = fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
+    match serde_saphyr::from_str(&text) {
+        Ok(Value::Object(top)) => Ok(Document { name, top }),
+        Ok(_) => Err(failed("it has to be a mapping of keys to values".into())),
+        Err(error) => Err(failed(error.to_string())),
+    }
+}
+
+/// Reads Pulsar's fields at the top of the document.
+pub fn top<T: DeserializeOwned + JsonSchema>(document: &Document, problems: &mut Problems) -> T {
+    let mut fields = document.top.clone();
+    fields.retain(|name, _| name != "configs" && name != "secrets" && !HOST_FIELDS.contains(&name.as_str()));
+    typed(fields, "", problems)
+}
+
+/// Reads the keys below `configs`. A value of `secrets` overrides the plain one of the same name, the environment overrides both.
+pub fn configs<T: DeserializeOwned + JsonSchema>(
+    document: &Document,
+    environment: &BTreeMap<String, String>,
+    problems: &mut Problems,
+) -> T {
+    let mut keys = object(document.top.get("configs"), "configs", problems);
+    for (name, secret) in object(document.top.get("secrets"), "secrets", problems) {
+        match secret {
+            Value::String(_) => drop(keys.insert(name, secret)),
+            // Not shown: it is a secret.
+            _ => problems
+                .add(format!("secrets.{name}"), "has to be text here; references to a secret store are resolved by the host that knows it"),
+        }
+    }
+    let known: BTreeMap<String, String> = properties::<T>().into_keys().map(|name| (variable(&name), name)).collect();
+    for (variable, value) in environment.iter().filter(|(variable, _)| variable.starts_with(ENVIRONMENT_PREFIX)) {
+        match known.get(variable) {
+            Some(name) => drop(keys.insert(name.clone(), Value::String(value.clone()))),
+            None if OTHER_VARIABLES.contains(&variable.as_str()) => {}
+            None => problems.add(variable, unknown(variable, known.keys().map(String::as_str))),
+        }
+    }
+    typed(keys, "configs.", problems)
+}
+
+fn object(value: Option<&Value>, name: &str, problems: &mut Problems) -> Map<String, Value> {
+    match value {
+        None | Some(Value::Null) => Map::new(),
+        Some(Value::Object(map)) => map.clone(),
+        Some(_) => {
+            problems.add(name, "has to be a mapping of keys to values");
+            Map::new()
+        }
+    }
+}
+
+fn typed<T: DeserializeOwned + JsonSchema>(values: Map<String, Value>, prefix: &str, problems: &mut Problems) -> T {
+    let known = properties::<T>();
+    let mut good = Map::new();
+    for (name, value) in values {
+        let Some(schema) = known.get(&name) else {
+            problems.add(format!("{prefix}{name}"), unknown(&name, known.keys().map(String::as_str)));
+            continue;
+        };
+        if value.is_null() {
+            continue;
+        }
+        let value = as_expected(value, schema);
+        match serde_json::from_value::<T>(Value::Object(Map::from_iter([(name.clone(), value.clone())]))) {
+            Ok(_) => drop(good.insert(name, value)),
+            Err(error) => {
+                // serde's message quotes the value it refuses.
+                let secret = schema.get("writeOnly").is_some();
+                let text = if secret { "has to be text".to_string() } else { error.to_string() };
+                problems.add(format!("{prefix}{name}"), text);
+            }
+        }
+    }
+    serde_json::from_value(Value::Object(good)).unwrap_or_else(|error| {
+        problems.add(prefix.trim_end_matches('.'), error.to_string());
+        serde_json::from_value(Value::Object(Map::new())).expect("every key has a default")
+    })
+}
+
+/// As the Java connector's reader does: a number or a boolean may be given as text, and text as a number or boolean.
+fn as_expected(value: Value, schema: &Value) -> Value {
+    let expects = |kind: &str| match &schema["type"] {
+        Value::String(one) => one == kind,
+        Value::Array(several) => several.iter().any(|one| one == kind),
+        _ => false,
+    };
+    match &value {
+        Value::String(text) if expects("integer") => text.trim().parse::<i64>().map_or(value, Value::from),
+        Value::String(text) if expects("boolean") => text.trim().to_ascii_lowercase().parse::<bool>().map_or(value, Value::from),
+        Value::Number(number) if expects("string") => Value::String(number.to_string()),
+        Value::Bool(boolean) if expects("string") => Value::String(boolean.to_string()),
+        _ => value,
+    }
+}
+
+/// The keys of a type with their schemas.
+pub fn properties<T: JsonSchema>() -> BTreeMap<String, Value> {
+    let schema = schemars::schema_for!(T).to_value();
+    let properties = schema["properties"].as_object().cloned().unwrap_or_default();
+    properties.into_iter().collect()
+}
+
+fn unknown<'k>(name: &str, known: impl Iterator<Item = &'k str>) -> String {
+    match suggestion(name, known) {
+        Some(meant) => format!("there is no such key; did you mean {meant}?"),
+        None => "there is no such key; the reference lists all".into(),
+    }
+}
+
+/// `awsRegion` → `PULSAR_IO_DYNAMODB_AWS_REGION`.
+pub fn variable(key: &str) -> String {
+    let mut name = ENVIRONMENT_PREFIX.to_string();
+    for character in key.chars() {
+        if character.is_ascii_uppercase() {
+            name.push('_');
+        }
+        name.push(character.to_ascii_uppercase());
+    }
+    name
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variables_are_named_after_keys() {
+        assert_eq!(variable("awsDynamodbStreamArn"), "PULSAR_IO_DYNAMODB_AWS_DYNAMODB_STREAM_ARN");
+    }
+}

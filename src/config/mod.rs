@@ -1,0 +1,64 @@
+//! One configuration file for every host, checked as a whole before anything is created.
+//!
+//! The file is what `pulsar-admin sources create --source-config-file` and `sinks create --sink-config-file` take: Pulsar's own
+//! fields at the top, this connector's keys below `configs`. [`load`] reads it and collects every problem; [`source`] and [`sink`] say which
+//! keys there are (their doc comments are the reference) and turn them into the workers' settings.
+
+pub mod aws;
+pub mod load;
+pub mod pulsar;
+pub mod reference;
+pub mod sink;
+pub mod source;
+pub mod validate;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Fields of Pulsar's `SourceConfig` and `SinkConfig` that only matter where Pulsar runs the connector. Accepted, so that one file serves
+/// every host.
+pub const HOST_FIELDS: &[&str] = &[
+    "archive",
+    "autoAck",
+    "batchBuilder",
+    "batchSourceConfig",
+    "className",
+    "cleanupSubscription",
+    "customRuntimeOptions",
+    "inputSpecs",
+    "logTopic",
+    "maxMessageRetries",
+    "negativeAckRedeliveryDelayMs",
+    "parallelism",
+    "producerConfig",
+    "resources",
+    "runtimeFlags",
+    "schemaType",
+    "serdeClassName",
+    "sinkType",
+    "sourceType",
+    "timeoutMs",
+    "topicToSchemaProperties",
+    "topicToSchemaType",
+    "topicToSerdeClassName",
+    "transformFunction",
+    "transformFunctionClassName",
+    "transformFunctionConfig",
+];
+
+/// What Pulsar promises for each message.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ProcessingGuarantees {
+    #[serde(rename = "ATMOST_ONCE")]
+    AtMostOnce,
+    #[default]
+    #[serde(rename = "ATLEAST_ONCE")]
+    AtLeastOnce,
+    #[serde(rename = "EFFECTIVELY_ONCE")]
+    EffectivelyOnce,
+}
+
+/// `tenant/namespace/name-0`: the same after each restart.
+fn worker_id(tenant: &str, namespace: &str, name: &str) -> String {
+    format!("{tenant}/{namespace}/{name}-0")
+}

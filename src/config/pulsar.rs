@@ -1,0 +1,130 @@
+//! How to reach Pulsar: flags, then the environment, then Pulsar's own `client.conf`, then the default.
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use crate::{
+    error::{Error, Kind, Result},
+    pulsar::client::{Settings, Token},
+};
+
+/// What the command line and the environment say; each overrides `client.conf`.
+#[derive(Debug, Clone, Default)]
+pub struct Given {
+    pub url: Option<String>,
+    pub token: Option<Token>,
+    pub trust_certs: Option<std::path::PathBuf>,
+    pub allow_insecure: Option<bool>,
+    pub hostname_verification: Option<bool>,
+}
+
+const DEFAULT_URL: &str = "pulsar://localhost:6650";
+
+/// Puts together what is given and what `client.conf` says.
+pub fn settings(given: Given, client_conf: Option<&Path>) -> Result<Settings> {
+    let from_file = match client_conf {
+        None => Given::default(),
+        Some(path) => {
+            let failed = |why: String| Error::new(Kind::Configuration, format!("read {}", path.display()), why);
+            let text = fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
+            from_client_conf(&text).map_err(failed)?
+        }
+    };
+    let url = given.url.or(from_file.url).unwrap_or_else(|| DEFAULT_URL.into());
+    if !["pulsar://", "pulsar+ssl://"].iter().any(|scheme| url.starts_with(scheme)) {
+        let why = format!("{url:?} has to start with pulsar:// or pulsar+ssl:// (--pulsar-url, PULSAR_URL, or brokerServiceUrl)");
+        return Err(Error::new(Kind::Configuration, "use the Pulsar URL", why));
+    }
+    Ok(Settings {
+        url,
+        token: given.token.or(from_file.token),
+        trust_certs: given.trust_certs.or(from_file.trust_certs),
+        allow_insecure: given.allow_insecure.or(from_file.allow_insecure).unwrap_or(false),
+        hostname_verification: given.hostname_verification.or(from_file.hostname_verification).unwrap_or(true),
+    })
+}
+
+/// Reads the keys of Pulsar's `conf/client.conf` that matter here. The others are left alone.
+fn from_client_conf(text: &str) -> Result<Given, String> {
+    let lines = text.lines().map(str::trim).filter(|line| !line.starts_with(['#', '!']));
+    let pairs = lines.filter_map(|line| line.split_once('=')).map(|(key, value)| (key.trim(), value.trim()));
+    let values: BTreeMap<&str, &str> = pairs.filter(|(_, value)| !value.is_empty()).collect();
+    let flag = |key: &str| match values.get(key) {
+        None => Ok(None),
+        Some(text) => text.parse::<bool>().map(Some).map_err(|_| format!("{key}={text}: has to be true or false")),
+    };
+    let token = match values.get("authPlugin") {
+        None => None,
+        Some(plugin) if plugin.ends_with("AuthenticationToken") || *plugin == "token" => {
+            let params = values.get("authParams").copied().unwrap_or_default();
+            // Never shown: it may be the token itself.
+            Some(token(params).ok_or("authParams: has to be token:… or file:///…")?)
+        }
+        Some(plugin) => return Err(format!("authPlugin={plugin}: only token authentication is supported by this version")),
+    };
+    Ok(Given {
+        url: values.get("brokerServiceUrl").map(ToString::to_string),
+        token,
+        trust_certs: values.get("tlsTrustCertsFilePath").map(Into::into),
+        allow_insecure: flag("tlsAllowInsecureConnection")?,
+        hostname_verification: flag("tlsEnableHostnameVerification")?,
+    })
+}
+
+/// As Pulsar's tools write a token: `token:TEXT`, `file:///path`, or the bare text of a JWT.
+pub fn token(params: &str) -> Option<Token> {
+    if let Some(text) = params.strip_prefix("token:") {
+        return Some(Token::Text(text.to_string().into()));
+    }
+    if let Some(path) = params.strip_prefix("file:") {
+        return Some(Token::File(path.strip_prefix("//").unwrap_or(path).into()));
+    }
+    (params.matches('.').count() == 2).then(|| Token::Text(params.to_string().into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use secrecy::ExposeSecret;
+
+    use super::*;
+
+    #[test]
+    fn client_conf_is_read_as_pulsars_tools_write_it() {
+        let text = "# comment\nwebServiceUrl=http://x:8080/\nbrokerServiceUrl=pulsar+ssl://broker:6651/\n\
+                    authPlugin=org.apache.pulsar.client.impl.auth.AuthenticationToken\nauthParams=token:a.b.c\n\
+                    tlsTrustCertsFilePath=/certs/ca.pem\ntlsAllowInsecureConnection=false\ntlsEnableHostnameVerification=true\nuseKeyStoreTls=false\n";
+        let given = from_client_conf(text).expect("readable");
+        assert_eq!(given.url.as_deref(), Some("pulsar+ssl://broker:6651/"));
+        assert_eq!(given.trust_certs, Some(PathBuf::from("/certs/ca.pem")));
+        assert_eq!((given.allow_insecure, given.hostname_verification), (Some(false), Some(true)));
+        assert!(matches!(given.token, Some(Token::Text(token)) if token.expose_secret() == "a.b.c"));
+    }
+
+    #[test]
+    fn what_is_given_comes_before_client_conf() {
+        let file = std::env::temp_dir().join(format!("client-{}.conf", std::process::id()));
+        fs::write(&file, "brokerServiceUrl=pulsar://file:6650\nauthPlugin=token\nauthParams=file:///secrets/token\n").expect("written");
+        let found = settings(Given { url: Some("pulsar://flag:6650".into()), ..Default::default() }, Some(&file)).expect("complete");
+        assert_eq!(found.url, "pulsar://flag:6650");
+        assert!(matches!(found.token, Some(Token::File(path)) if path.as_os_str() == "/secrets/token"));
+        let found = settings(Given::default(), Some(&file)).expect("complete");
+        assert_eq!(found.url, "pulsar://file:6650");
+        fs::remove_file(file).expect("removed");
+        assert_eq!(settings(Given::default(), None).expect("complete").url, "pulsar://localhost:6650");
+    }
+
+    #[test]
+    fn a_wrong_client_conf_says_what_and_never_the_token() {
+        for (text, expected) in [
+            ("authPlugin=org.apache.pulsar.client.impl.auth.AuthenticationTls", "only token"),
+            ("authPlugin=token\nauthParams=hush", "authParams"),
+            ("tlsAllowInsecureConnection=ja", "true or false"),
+        ] {
+            let why = from_client_conf(text).expect_err(text);
+            assert!(why.contains(expected) && !why.contains("hush"), "{why}");
+        }
+        let error = settings(Given { url: Some("http://x".into()), ..Default::default() }, None).expect_err("no Pulsar URL");
+        assert_eq!(error.kind(), Kind::Configuration);
+    }
+}

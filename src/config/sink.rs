@@ -1,0 +1,298 @@
+//! The sink's keys.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    ProcessingGuarantees,
+    aws::AwsKeys,
+    load::{self, Document},
+    source::{DRAIN_TIMEOUT, effectively_once_is_refused, endpoint, not_blank, required, table_name},
+    validate::Problems,
+    worker_id,
+};
+use crate::{
+    dynamodb::client,
+    error::Result,
+    pulsar::inbox::{self, Subscription},
+    sink::{self, Settings},
+};
+
+/// Fields of Pulsar's `SinkConfig` that the sink uses.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct SinkFields {
+    /// Default: `public`.
+    pub tenant: Option<String>,
+    /// Default: `default`.
+    pub namespace: Option<String>,
+    /// The connector's name. Required.
+    pub name: Option<String>,
+    /// The topics to consume. At least one is required.
+    pub inputs: Vec<String>,
+    /// Not supported by this version: list the topics in `inputs`.
+    pub topics_pattern: Option<String>,
+    /// The subscription's name. Default: `tenant/namespace/name`.
+    pub source_subscription_name: Option<String>,
+    /// Where a subscription starts that does not exist yet: `Latest` (default) or `Earliest`.
+    pub source_subscription_position: SubscriptionPosition,
+    /// Keep the order of each topic partition: a Failover subscription.
+    pub retain_ordering: bool,
+    /// Keep the order of each message key: a Key_Shared subscription. Not together with `retainOrdering`.
+    pub retain_key_ordering: bool,
+    /// Where messages go that can never be written, with the reason in their properties. Without it, such a message stops the sink.
+    pub dead_letter_topic: Option<String>,
+    /// `ATLEAST_ONCE` (default); `ATMOST_ONCE` is taken as that, `EFFECTIVELY_ONCE` is refused by this version.
+    pub processing_guarantees: ProcessingGuarantees,
+}
+
+/// Where a new subscription starts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum SubscriptionPosition {
+    #[default]
+    Latest,
+    Earliest,
+}
+
+/// How consumers share a subscription.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum SubscriptionType {
+    Exclusive,
+    Failover,
+    Shared,
+    #[serde(rename = "Key_Shared")]
+    KeyShared,
+}
+
+/// How payloads are read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum InputFormat {
+    #[default]
+    Auto,
+    ChangeEvent,
+    DynamodbJson,
+    Json,
+}
+
+/// Keys of the sink below `configs`.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct SinkKeys {
+    #[serde(flatten)]
+    pub aws: AwsKeys,
+    /// The table to write to. It has to exist. Required.
+    pub table_name: Option<String>,
+    /// URL of DynamoDB, instead of the region's own.
+    pub aws_endpoint: Option<String>,
+    /// How payloads are read: `change-event` (the source's messages: INSERT and MODIFY put the new image, REMOVE deletes), `dynamodb-json`
+    /// (`{"pk":{"S":"a"}}`, also below `Item`), `json` (a plain object with the table's key attributes), or `auto`, which looks at each message.
+    pub input_format: InputFormat,
+    /// How consumers share the subscription: `Exclusive`, `Failover`, `Shared` or `Key_Shared`. Default: by `retainOrdering` and
+    /// `retainKeyOrdering`, else `Shared`, as Pulsar does.
+    pub subscription_type: Option<SubscriptionType>,
+    /// Items in one BatchWriteItem. 1 to 25, which is DynamoDB's limit.
+    pub max_batch_size: u64,
+    /// BatchWriteItem calls under way at once. 1 to 1,000.
+    pub max_in_flight_requests: u64,
+    /// Messages received and not yet stored. At least `maxBatchSize`, 1,000,000 at most.
+    pub max_buffered_messages: u64,
+    /// Payload bytes received and not yet stored. Bytes, at least 1 MiB.
+    pub max_buffered_bytes: u64,
+    /// How long a batch that is not full waits for more. Milliseconds.
+    pub flush_timeout: u64,
+    /// Let a newer write of an item replace an older one that still waits: fewer writes, the same final item. `false` writes every version.
+    pub coalesce: bool,
+    /// The first delay after throttling or unprocessed items; it grows with further ones. Milliseconds, at least 1.
+    pub backoff_time: u64,
+}
+
+impl Default for SinkKeys {
+    fn default() -> Self {
+        Self {
+            aws: AwsKeys::default(),
+            table_name: None,
+            aws_endpoint: None,
+            input_format: InputFormat::Auto,
+            subscription_type: None,
+            max_batch_size: 25,
+            // Flink's sink's default. 50 times 25 items in 15 ms are more than a new table takes.
+            max_in_flight_requests: 50,
+            max_buffered_messages: 10_000,
+            max_buffered_bytes: 32 * 1024 * 1024,
+            // Long enough to fill a batch from a busy topic, short enough not to be noticed on a quiet one.
+            flush_timeout: 20,
+            coalesce: true,
+            backoff_time: 100,
+        }
+    }
+}
+
+/// A checked configuration of a sink.
+#[derive(Debug, Clone)]
+pub struct Sink {
+    pub settings: Settings,
+    pub aws: client::Settings,
+    pub dynamodb_endpoint: Option<String>,
+    pub subscription: Subscription,
+    pub dead_letter_topic: Option<String>,
+}
+
+/// Checks a document as a sink's configuration: all problems at once.
+pub fn check(document: &Document, environment: &BTreeMap<String, String>) -> Result<Sink> {
+    let mut problems = Problems::default();
+    let fields: SinkFields = load::top(document, &mut problems);
+    let keys: SinkKeys = load::configs(document, environment, &mut problems);
+
+    let name = required(fields.name.clone(), "name", &mut problems);
+    let topics: Vec<String> = fields.inputs.iter().map(|topic| topic.trim().to_owned()).filter(|topic| !topic.is_empty()).collect();
+    problems.require(!topics.is_empty(), "inputs", "is missing: the topics to consume");
+    problems.require(fields.topics_pattern.is_none(), "topicsPattern", "is not supported by this version: list the topics in inputs");
+    problems.require(
+        !(fields.retain_ordering && fields.retain_key_ordering),
+        "retainKeyOrdering",
+        "is given together with retainOrdering; keep one of them",
+    );
+    effectively_once_is_refused(fields.processing_guarantees, &mut problems);
+    let table = required(keys.table_name.clone(), "configs.tableName", &mut problems);
+    if !table.is_empty() {
+        table_name(&table, "configs.tableName", &mut problems);
+    }
+    endpoint(&keys.aws_endpoint, "configs.awsEndpoint", &mut problems);
+    problems.require((1..=25).contains(&keys.max_batch_size), "configs.maxBatchSize", "has to be from 1 to 25");
+    problems.require((1..=1_000).contains(&keys.max_in_flight_requests), "configs.maxInFlightRequests", "has to be from 1 to 1000");
+    let buffered = keys.max_batch_size..=1_000_000;
+    problems.require(
+        buffered.contains(&keys.max_buffered_messages),
+        "configs.maxBufferedMessages",
+        "has to be from maxBatchSize to 1000000",
+    );
+    problems.require(keys.max_buffered_bytes >= 1024 * 1024, "configs.maxBufferedBytes", "has to be at least 1048576 (1 MiB)");
+    problems.require(keys.backoff_time >= 1, "configs.backoffTime", "has to be at least 1 (milliseconds)");
+    let aws = keys.aws.settings(&mut problems);
+    problems.into_result(&document.name)?;
+
+    let tenant = fields.tenant.clone().unwrap_or_else(|| "public".into());
+    let namespace = fields.namespace.clone().unwrap_or_else(|| "default".into());
+    let count = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+    Ok(Sink {
+        settings: Settings {
+            table_name: table,
+            input_format: match keys.input_format {
+                InputFormat::Auto => sink::InputFormat::Auto,
+                InputFormat::ChangeEvent => sink::InputFormat::ChangeEvent,
+                InputFormat::DynamodbJson => sink::InputFormat::DynamodbJson,
+                InputFormat::Json => sink::InputFormat::Json,
+            },
+            max_batch: count(keys.max_batch_size),
+            max_in_flight: count(keys.max_in_flight_requests),
+            max_buffered: count(keys.max_buffered_messages),
+            max_buffered_bytes: count(keys.max_buffered_bytes),
+            coalesce: keys.coalesce,
+            flush_timeout: Duration::from_millis(keys.flush_timeout),
+            backoff: Duration::from_millis(keys.backoff_time),
+            drain_timeout: DRAIN_TIMEOUT,
+            worker_id: worker_id(&tenant, &namespace, &name),
+        },
+        aws,
+        dynamodb_endpoint: not_blank(keys.aws_endpoint.clone()),
+        subscription: Subscription {
+            topics,
+            name: not_blank(fields.source_subscription_name.clone()).unwrap_or_else(|| format!("{tenant}/{namespace}/{name}")),
+            kind: subscription_type(&fields, &keys),
+            initial_position: match fields.source_subscription_position {
+                SubscriptionPosition::Latest => inbox::InitialPosition::Latest,
+                SubscriptionPosition::Earliest => inbox::InitialPosition::Earliest,
+            },
+            consumer_name: worker_id(&tenant, &namespace, &name),
+            receiver_queue: u32::try_from(keys.max_buffered_messages.min(1_000)).unwrap_or(1_000),
+        },
+        dead_letter_topic: not_blank(fields.dead_letter_topic),
+    })
+}
+
+/// Pulsar's rule (`SinkConfigUtils`), unless the key says it.
+fn subscription_type(fields: &SinkFields, keys: &SinkKeys) -> inbox::SubscriptionType {
+    match keys.subscription_type {
+        Some(SubscriptionType::Exclusive) => inbox::SubscriptionType::Exclusive,
+        Some(SubscriptionType::Failover) => inbox::SubscriptionType::Failover,
+        Some(SubscriptionType::Shared) => inbox::SubscriptionType::Shared,
+        Some(SubscriptionType::KeyShared) => inbox::SubscriptionType::KeyShared,
+        None if fields.retain_ordering => inbox::SubscriptionType::Failover,
+        None if fields.retain_key_ordering => inbox::SubscriptionType::KeyShared,
+        None => inbox::SubscriptionType::Shared,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn checked(top: Value) -> Result<Sink> {
+        let Value::Object(top) = top else { unreachable!("an object") };
+        check(&Document { name: "test".into(), top }, &BTreeMap::new())
+    }
+
+    #[test]
+    fn a_short_file_is_complete() {
+        let sink = checked(json!({"name": "orders", "inputs": ["a", "b"], "configs": {"tableName": "copy"}})).expect("complete");
+        assert_eq!(sink.subscription.topics, ["a", "b"]);
+        assert_eq!(sink.subscription.name, "public/default/orders");
+        assert_eq!(sink.subscription.kind, inbox::SubscriptionType::Shared);
+        assert_eq!(sink.subscription.initial_position, inbox::InitialPosition::Latest);
+        assert_eq!((sink.settings.table_name.as_str(), sink.settings.max_batch), ("copy", 25));
+        assert_eq!(sink.settings.input_format, sink::InputFormat::Auto);
+        assert!(sink.settings.coalesce);
+    }
+
+    #[test]
+    fn order_decides_the_subscription_unless_its_type_is_given() {
+        for (fields, expected) in [
+            (json!({"retainOrdering": true}), inbox::SubscriptionType::Failover),
+            (json!({"retainKeyOrdering": true}), inbox::SubscriptionType::KeyShared),
+            (
+                json!({"retainOrdering": true, "configs": {"tableName": "copy", "subscriptionType": "Exclusive"}}),
+                inbox::SubscriptionType::Exclusive,
+            ),
+        ] {
+            let mut top = json!({"name": "orders", "inputs": ["a"], "configs": {"tableName": "copy"}});
+            top.as_object_mut().expect("an object").extend(fields.as_object().expect("an object").clone());
+            assert_eq!(checked(top).expect("complete").subscription.kind, expected, "{fields}");
+        }
+    }
+
+    #[test]
+    fn pulsars_other_fields_are_accepted_and_typos_are_not() {
+        checked(json!({"name": "n", "inputs": ["a"], "parallelism": 2, "autoAck": true, "timeoutMs": 7, "configs": {"tableName": "copy"}}))
+            .expect("one file serves every host");
+        let error = checked(json!({"name": "n", "input": ["a"], "configs": {"tableName": "copy"}})).expect_err("a typo").to_string();
+        assert!(error.contains("- input: there is no such key; did you mean inputs?") && error.contains("- inputs: is missing"), "{error}");
+    }
+
+    #[test]
+    fn each_wrong_value_names_its_key_and_what_to_write() {
+        for (key, value, expected) in [
+            ("tableName", json!("a b"), "table name"),
+            ("inputFormat", json!("xml"), "`change-event`"),
+            ("subscriptionType", json!("shared"), "`Shared`"),
+            ("maxBatchSize", json!(26), "from 1 to 25"),
+            ("maxBatchSize", json!(0), "from 1 to 25"),
+            ("maxInFlightRequests", json!(0), "from 1"),
+            ("maxBufferedMessages", json!(24), "maxBatchSize"),
+            ("maxBufferedBytes", json!(1000), "1048576"),
+            ("flushTimeout", json!("x"), "u64"),
+            ("coalesce", json!("maybe"), "boolean"),
+            ("backoffTime", json!(0), "at least 1"),
+            ("awsDynamodbStreamArn", json!("x"), "no such key"),
+        ] {
+            let mut configs = json!({"tableName": "copy"});
+            configs[key] = value;
+            let error = checked(json!({"name": "n", "inputs": ["a"], "configs": configs})).expect_err(key).to_string();
+            assert!(error.contains(&format!("configs.{key}: ")) && error.contains(expected), "{key}: {error}");
+        }
+    }
+}

@@ -1,0 +1,364 @@
+//! The source's keys.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use chrono::{DateTime, NaiveDate, NaiveDateTime};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    ProcessingGuarantees,
+    aws::AwsKeys,
+    load::{self, Document},
+    validate::Problems,
+    worker_id,
+};
+use crate::{
+    dynamodb::client,
+    error::Result,
+    source::{Settings, StartPosition},
+};
+
+/// Fields of Pulsar's `SourceConfig` that the source uses.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct SourceFields {
+    /// Default: `public`.
+    pub tenant: Option<String>,
+    /// Default: `default`.
+    pub namespace: Option<String>,
+    /// The connector's name. With tenant and namespace it is the owner in the lease table, so it has to stay the same over restarts. Required.
+    pub name: Option<String>,
+    /// The topic to publish to. Required.
+    pub topic_name: Option<String>,
+    /// `ATLEAST_ONCE` (default); `ATMOST_ONCE` is taken as that, `EFFECTIVELY_ONCE` is refused by this version.
+    pub processing_guarantees: ProcessingGuarantees,
+}
+
+/// Where to start reading shards without a lease.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum InitialPosition {
+    #[serde(rename = "AT_TIMESTAMP")]
+    AtTimestamp,
+    #[default]
+    #[serde(rename = "LATEST")]
+    Latest,
+    #[serde(rename = "TRIM_HORIZON")]
+    TrimHorizon,
+}
+
+/// Keys of the source below `configs`.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct SourceKeys {
+    #[serde(flatten)]
+    pub aws: AwsKeys,
+    /// What to read: a stream's ARN, or a table's ARN, or `table:NAME`; a table stands for its current stream. Required.
+    pub aws_dynamodb_stream_arn: Option<String>,
+    /// URL of DynamoDB Streams, instead of the region's own.
+    pub aws_endpoint: Option<String>,
+    /// URL of DynamoDB (the lease table), instead of the region's own.
+    pub dynamo_endpoint: Option<String>,
+    /// URL of CloudWatch, instead of the region's own. This version sends no CloudWatch metrics.
+    pub cloudwatch_endpoint: Option<String>,
+    /// The name of the lease table, and so of the application: sources that share it share the work.
+    pub application_name: String,
+    /// Where shards without a lease are read from: `LATEST` (what is written from the first start on), `TRIM_HORIZON` (all that the
+    /// stream still has, 24 hours at most), or `AT_TIMESTAMP` (from `startAtTime` on). Existing leases go on where they are.
+    pub initial_position_in_stream: InitialPosition,
+    /// For `AT_TIMESTAMP`: ISO 8601 (with or without milliseconds and offset; without one it is UTC), `yyyy-MM-dd`, RFC 1123, or epoch milliseconds.
+    #[schemars(with = "Option<String>")]
+    pub start_at_time: Option<String>,
+    /// How often the checkpoint of a shard is written at most. Milliseconds. A restart repeats at most what was published since.
+    pub checkpoint_interval: u64,
+    /// The first delay after throttling; it grows with further throttling. Milliseconds, at least 1.
+    pub backoff_time: u64,
+    /// How often the Java connector tries to write a checkpoint. Here a checkpoint is tried for as long as the lease is held, so this has no effect.
+    pub num_retries: u64,
+    /// Records read and not yet acknowledged by Pulsar, over all shards. 1 to 1,000,000.
+    pub receive_queue_size: u64,
+}
+
+/// The Java connector's defaults.
+impl Default for SourceKeys {
+    fn default() -> Self {
+        Self {
+            aws: AwsKeys::default(),
+            aws_dynamodb_stream_arn: None,
+            aws_endpoint: None,
+            dynamo_endpoint: None,
+            cloudwatch_endpoint: None,
+            application_name: "pulsar-dynamodb".into(),
+            initial_position_in_stream: InitialPosition::Latest,
+            start_at_time: None,
+            checkpoint_interval: 60_000,
+            backoff_time: 3_000,
+            num_retries: 3,
+            receive_queue_size: 1_000,
+        }
+    }
+}
+
+/// A checked configuration of a source.
+#[derive(Debug, Clone)]
+pub struct Source {
+    pub settings: Settings,
+    pub aws: client::Settings,
+    pub topic: String,
+    /// A stream ARN, a table ARN, or `table:NAME`.
+    pub stream: String,
+    pub lease_table: String,
+    pub streams_endpoint: Option<String>,
+    pub dynamodb_endpoint: Option<String>,
+}
+
+/// KCL's `failoverTimeMillis` in the Java connector: the same while both share a table.
+const FAILOVER: Duration = Duration::from_secs(10);
+/// A container is killed after 30 s in Kubernetes, after 10 s by Pulsar's process runtime.
+pub(super) const DRAIN_TIMEOUT: Duration = Duration::from_secs(8);
+
+/// Checks a document as a source's configuration: all problems at once.
+pub fn check(document: &Document, environment: &BTreeMap<String, String>) -> Result<Source> {
+    let mut problems = Problems::default();
+    let fields: SourceFields = load::top(document, &mut problems);
+    let keys: SourceKeys = load::configs(document, environment, &mut problems);
+
+    let name = required(fields.name, "name", &mut problems);
+    let topic = required(fields.topic_name, "topicName", &mut problems);
+    effectively_once_is_refused(fields.processing_guarantees, &mut problems);
+    let stream = required(keys.aws_dynamodb_stream_arn, "configs.awsDynamodbStreamArn", &mut problems);
+    let known = stream.is_empty()
+        || stream.starts_with("table:")
+        || (stream.starts_with("arn:") && stream.contains(":dynamodb:") && stream.contains(":table/"));
+    problems.require(
+        known,
+        "configs.awsDynamodbStreamArn",
+        format!("{stream:?} is neither a stream's ARN (arn:aws:dynamodb:…:table/NAME/stream/…), nor a table's, nor table:NAME"),
+    );
+    table_name(&keys.application_name, "configs.applicationName", &mut problems);
+    endpoint(&keys.aws_endpoint, "configs.awsEndpoint", &mut problems);
+    endpoint(&keys.dynamo_endpoint, "configs.dynamoEndpoint", &mut problems);
+    endpoint(&keys.cloudwatch_endpoint, "configs.cloudwatchEndpoint", &mut problems);
+    problems.require((1..=1_000_000).contains(&keys.receive_queue_size), "configs.receiveQueueSize", "has to be from 1 to 1000000");
+    problems.require(keys.backoff_time >= 1, "configs.backoffTime", "has to be at least 1 (milliseconds)");
+    let start = start_position(keys.initial_position_in_stream, keys.start_at_time.as_deref(), &mut problems);
+    let aws = keys.aws.settings(&mut problems);
+    problems.into_result(&document.name)?;
+
+    let tenant = fields.tenant.unwrap_or_else(|| "public".into());
+    let namespace = fields.namespace.unwrap_or_else(|| "default".into());
+    Ok(Source {
+        settings: Settings {
+            worker_id: worker_id(&tenant, &namespace, &name),
+            start,
+            checkpoint_interval: Duration::from_millis(keys.checkpoint_interval),
+            backoff: Duration::from_millis(keys.backoff_time),
+            max_in_flight: usize::try_from(keys.receive_queue_size).unwrap_or(usize::MAX),
+            failover: FAILOVER,
+            drain_timeout: DRAIN_TIMEOUT,
+        },
+        aws,
+        topic,
+        stream,
+        lease_table: keys.application_name,
+        streams_endpoint: not_blank(keys.aws_endpoint),
+        dynamodb_endpoint: not_blank(keys.dynamo_endpoint),
+    })
+}
+
+pub(super) fn required(value: Option<String>, key: &str, problems: &mut Problems) -> String {
+    let value = value.unwrap_or_default().trim().to_owned();
+    problems.require(!value.is_empty(), key, "is missing");
+    value
+}
+
+pub(super) fn not_blank(value: Option<String>) -> Option<String> {
+    value.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty())
+}
+
+pub(super) fn effectively_once_is_refused(guarantees: ProcessingGuarantees, problems: &mut Problems) {
+    problems.require(
+        guarantees != ProcessingGuarantees::EffectivelyOnce,
+        "processingGuarantees",
+        "EFFECTIVELY_ONCE is not supported by this version: write ATLEAST_ONCE",
+    );
+}
+
+pub(super) fn endpoint(value: &Option<String>, key: &str, problems: &mut Problems) {
+    let text = value.as_deref().map(str::trim).unwrap_or_default();
+    let is_url = text.is_empty() || text.starts_with("http://") || text.starts_with("https://");
+    problems.require(is_url, key, format!("{text:?} has to be a URL: https://host or http://host:port"));
+}
+
+/// DynamoDB's rule for table names.
+pub(super) fn table_name(name: &str, key: &str, problems: &mut Problems) {
+    let legal = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte)) && (3..=255).contains(&name.len());
+    problems.require(legal, key, format!("{name:?} is no table name: 3 to 255 of letters, digits, '_', '-' and '.'"));
+}
+
+fn start_position(position: InitialPosition, start_at_time: Option<&str>, problems: &mut Problems) -> StartPosition {
+    const KEY: &str = "configs.startAtTime";
+    match (position, start_at_time.map(str::trim).filter(|text| !text.is_empty())) {
+        (InitialPosition::TrimHorizon, _) => StartPosition::TrimHorizon,
+        (InitialPosition::Latest, _) => StartPosition::Latest,
+        (InitialPosition::AtTimestamp, None) => {
+            problems.add(KEY, "is missing; initialPositionInStream is AT_TIMESTAMP");
+            StartPosition::TrimHorizon
+        }
+        (InitialPosition::AtTimestamp, Some(text)) => match epoch_millis(text) {
+            Some(millis) => StartPosition::AtTimestamp(millis),
+            None => {
+                problems.add(KEY, format!("{text:?} is no time: write 2026-11-21T08:00:00Z, 2026-11-21, or epoch milliseconds"));
+                StartPosition::TrimHorizon
+            }
+        },
+    }
+}
+
+/// The forms that the Java connector takes.
+fn epoch_millis(text: &str) -> Option<i64> {
+    if let Ok(millis) = text.parse() {
+        return Some(millis);
+    }
+    let with_offset = DateTime::parse_from_rfc3339(text)
+        .or_else(|_| DateTime::parse_from_str(text, "%Y-%m-%dT%H:%M:%S%.f%z"))
+        .or_else(|_| DateTime::parse_from_rfc2822(text));
+    if let Ok(time) = with_offset {
+        return Some(time.timestamp_millis());
+    }
+    let in_utc = NaiveDateTime::parse_from_str(text, "%Y-%m-%dT%H:%M:%S%.f")
+        .or_else(|_| NaiveDate::parse_from_str(text, "%Y-%m-%d").map(|date| date.and_time(chrono::NaiveTime::MIN)));
+    in_utc.ok().map(|time| time.and_utc().timestamp_millis())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn checked(configs: serde_json::Value) -> Result<Source> {
+        let top = json!({"name": "orders", "topicName": "changes", "configs": configs});
+        let serde_json::Value::Object(top) = top else { unreachable!("an object") };
+        check(&Document { name: "test".into(), top }, &BTreeMap::new())
+    }
+
+    fn with(key: &str, value: serde_json::Value) -> Result<Source> {
+        checked(json!({"awsDynamodbStreamArn": "table:orders", key: value}))
+    }
+
+    #[test]
+    fn defaults_are_the_java_connectors() {
+        let source = checked(json!({"awsDynamodbStreamArn": "table:orders"})).expect("complete");
+        let settings = &source.settings;
+        assert_eq!(source.lease_table, "pulsar-dynamodb");
+        assert_eq!(settings.start, StartPosition::Latest);
+        assert_eq!(settings.checkpoint_interval, Duration::from_secs(60));
+        assert_eq!(settings.backoff, Duration::from_secs(3));
+        assert_eq!(settings.max_in_flight, 1_000);
+        assert_eq!(settings.worker_id, "public/default/orders-0");
+        assert_eq!((source.streams_endpoint, source.dynamodb_endpoint), (None, None));
+    }
+
+    #[test]
+    fn each_of_the_fourteen_keys_is_taken() {
+        let source = checked(json!({
+            "awsEndpoint": "http://streams", "awsRegion": "eu-north-1", "awsDynamodbStreamArn": "arn:aws:dynamodb:eu-north-1:1:table/t/stream/s",
+            "awsCredentialPluginName": "", "awsCredentialPluginParam": r#"{"accessKey":"a","secretKey":"hush"}"#,
+            "initialPositionInStream": "AT_TIMESTAMP", "startAtTime": 1_700_000_000_000_i64, "applicationName": "app", "checkpointInterval": "250",
+            "backoffTime": 10, "numRetries": 5, "receiveQueueSize": 7, "dynamoEndpoint": "http://dynamodb", "cloudwatchEndpoint": "http://cloudwatch",
+        }))
+        .expect("complete");
+        assert_eq!(source.aws.region.as_deref(), Some("eu-north-1"));
+        assert_eq!(source.streams_endpoint.as_deref(), Some("http://streams"));
+        assert_eq!(source.dynamodb_endpoint.as_deref(), Some("http://dynamodb"));
+        assert_eq!(source.settings.start, StartPosition::AtTimestamp(1_700_000_000_000));
+        assert_eq!((source.lease_table.as_str(), source.settings.max_in_flight), ("app", 7));
+        assert_eq!(source.settings.checkpoint_interval, Duration::from_millis(250));
+        assert_eq!(source.settings.backoff, Duration::from_millis(10));
+        assert!(!format!("{source:?}").contains("hush"), "a secret shows in Debug");
+    }
+
+    #[test]
+    fn each_wrong_value_names_its_key_and_what_to_write() {
+        for (key, value, expected) in [
+            ("awsRegion", json!(["a"]), "expected"),
+            ("awsDynamodbStreamArn", json!("orders"), "table:NAME"),
+            ("awsEndpoint", json!("localhost:8000"), "http://host:port"),
+            ("dynamoEndpoint", json!("ftp://x"), "http://host:port"),
+            ("cloudwatchEndpoint", json!("x"), "http://host:port"),
+            ("applicationName", json!("my app"), "table name"),
+            ("initialPositionInStream", json!("latest"), "`LATEST`"),
+            ("checkpointInterval", json!("soon"), "expected u64"),
+            ("checkpointInterval", json!(-1), "u64"),
+            ("backoffTime", json!(0), "at least 1"),
+            ("numRetries", json!({}), "expected u64"),
+            ("receiveQueueSize", json!(0), "from 1"),
+            ("awsCredentialPluginParam", json!({"secretKey": "hush"}), "has to be text"),
+            ("applicationname", json!("x"), "did you mean applicationName?"),
+            ("colour", json!("blue"), "no such key"),
+        ] {
+            let error = with(key, value).expect_err(key).to_string();
+            assert!(error.contains(&format!("configs.{key}: ")), "{key} is not named: {error}");
+            assert!(error.contains(expected), "{key}: {error}");
+            assert!(!error.contains("hush"), "a secret shows: {error}");
+        }
+    }
+
+    #[test]
+    fn all_problems_are_told_at_once() {
+        let top = json!({"topicname": "x", "processingGuarantees": "EFFECTIVELY_ONCE", "configs": {"awsRegion": 7, "checkpointInterval": "x", "bogus": 1}});
+        let serde_json::Value::Object(top) = top else { unreachable!("an object") };
+        let error = check(&Document { name: "f.yaml".into(), top }, &BTreeMap::new()).expect_err("wrong").to_string();
+        for expected in [
+            "f.yaml: 7 problems",
+            "- topicname: there is no such key; did you mean topicName?",
+            "- name: is missing",
+            "- topicName: is missing",
+            "- processingGuarantees: EFFECTIVELY_ONCE",
+            "- configs.checkpointInterval: ",
+            "- configs.bogus: ",
+            "- configs.awsDynamodbStreamArn: is missing",
+        ] {
+            assert!(error.contains(expected), "{expected} is not in {error}");
+        }
+    }
+
+    #[test]
+    fn the_environment_overrides_secrets_and_those_override_plain_keys() {
+        let top = json!({
+            "name": "n", "topicName": "t", "secrets": {"awsRegion": "from-secret", "applicationName": "from-secret"},
+            "configs": {"awsDynamodbStreamArn": "table:t", "awsRegion": "plain", "applicationName": "plain", "dynamoEndpoint": "http://plain"},
+        });
+        let serde_json::Value::Object(top) = top else { unreachable!("an object") };
+        let document = Document { name: "test".into(), top };
+        let environment = BTreeMap::from([("PULSAR_IO_DYNAMODB_APPLICATION_NAME".to_string(), "from-environment".to_string())]);
+        let source = check(&document, &environment).expect("complete");
+        assert_eq!(source.lease_table, "from-environment");
+        assert_eq!(source.aws.region.as_deref(), Some("from-secret"));
+        assert_eq!(source.dynamodb_endpoint.as_deref(), Some("http://plain"));
+
+        let typo = BTreeMap::from([("PULSAR_IO_DYNAMODB_AWS_REGOIN".to_string(), "x".to_string())]);
+        let error = check(&document, &typo).expect_err("unknown").to_string();
+        assert!(error.contains("did you mean PULSAR_IO_DYNAMODB_AWS_REGION?"), "{error}");
+    }
+
+    #[test]
+    fn times_are_taken_in_the_java_connectors_forms() {
+        for text in [
+            "2023-11-14T22:13:20Z",
+            "2023-11-14T22:13:20.000Z",
+            "2023-11-14T23:13:20+01:00",
+            "2023-11-14T23:13:20.000+0100",
+            "2023-11-14T22:13:20",
+            "Tue, 14 Nov 2023 22:13:20 GMT",
+            "1700000000000",
+        ] {
+            assert_eq!(epoch_millis(text), Some(1_700_000_000_000), "{text}");
+        }
+        assert_eq!(epoch_millis("2023-11-14"), Some(1_699_920_000_000));
+        assert_eq!(epoch_millis("2023-11-14 22:13:20"), None, "the Java connector refuses it as well");
+        let error = with("initialPositionInStream", json!("AT_TIMESTAMP")).expect_err("no time").to_string();
+        assert!(error.contains("configs.startAtTime: is missing"), "{error}");
+    }
+}

@@ -1,0 +1,227 @@
+//! Reads one DynamoDB stream.
+//!
+//! GetRecords pages are kept as the text that the service sent (`docs/decisions/001`): the HTTP client is wrapped, see [`keep_pages`].
+
+use std::{cell::RefCell, mem, time::Duration};
+
+use aws_sdk_dynamodbstreams::{
+    Client,
+    types::{self, ShardFilter, ShardFilterType, ShardIteratorType},
+};
+use aws_smithy_runtime_api::{
+    client::{
+        http::{HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient, SharedHttpConnector},
+        orchestrator::HttpRequest,
+        result::ConnectorError,
+        runtime_components::RuntimeComponents,
+    },
+    shared::IntoShared,
+};
+use aws_smithy_types::{body::SdkBody, byte_stream::ByteStream};
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::failure::classify;
+use crate::{
+    error::{Error, Kind, Result},
+    ports::{self, Page, ReadFrom, SequenceNumber, Shard, ShardId, ShardPage, StreamStatus},
+};
+
+/// One stream, by the Streams API. The client has to be made with an HTTP client of [`keep_pages`].
+#[derive(Debug, Clone)]
+pub struct StreamReader {
+    client: Client,
+    stream_arn: String,
+}
+
+impl StreamReader {
+    pub fn new(client: Client, stream_arn: impl Into<String>) -> Self {
+        Self { client, stream_arn: stream_arn.into() }
+    }
+}
+
+/// How long a table may take to say which stream it has.
+const RESOLVE_BACKOFF: Duration = Duration::from_secs(1);
+
+/// The ARN of the stream that is meant by a stream's ARN, a table's ARN, or `table:NAME`.
+///
+/// Waits while DynamoDB is not reachable. A table without a stream is a configuration error.
+pub async fn resolve_stream(client: &aws_sdk_dynamodb::Client, reference: &str) -> Result<String> {
+    if reference.contains("/stream/") {
+        return Ok(reference.to_owned());
+    }
+    let table = reference.strip_prefix("table:").unwrap_or(reference);
+    loop {
+        let doing = || format!("find the stream of table {table} (dynamodb:DescribeTable)");
+        match client.describe_table().table_name(table).send().await {
+            Ok(answer) => {
+                let arn = answer.table.and_then(|table| table.latest_stream_arn);
+                return arn.ok_or_else(|| {
+                    Error::new(Kind::Configuration, doing(), "the table has no stream; switch one on, with new and old images")
+                });
+            }
+            Err(error) => match classify(doing(), error) {
+                error if matches!(error.kind(), Kind::Throttled | Kind::Unavailable) => {
+                    tracing::warn!(%error, "trying again");
+                    tokio::time::sleep(RESOLVE_BACKOFF).await;
+                }
+                error => return Err(error),
+            },
+        }
+    }
+}
+
+impl ports::StreamReader for StreamReader {
+    async fn list_shards(&self, after: Option<&ShardId>) -> Result<ShardPage> {
+        let doing = || format!("list the shards of {} (dynamodb:DescribeStream)", self.stream_arn);
+        let request = self.client.describe_stream().stream_arn(&self.stream_arn);
+        let request = request.set_exclusive_start_shard_id(after.map(ToString::to_string));
+        let answer = request.send().await.map_err(|error| classify(doing(), error))?;
+        let stream = answer.stream_description.ok_or_else(|| Error::new(Kind::Unavailable, doing(), "the answer describes no stream"))?;
+        let status = match stream.stream_status {
+            Some(types::StreamStatus::Enabling) => StreamStatus::Enabling,
+            Some(types::StreamStatus::Disabling) => StreamStatus::Disabling,
+            Some(types::StreamStatus::Disabled) => StreamStatus::Disabled,
+            _ => StreamStatus::Enabled,
+        };
+        let shards = stream.shards.unwrap_or_default().into_iter().filter_map(shard).collect::<Result<_>>()?;
+        Ok(ShardPage { status, shards, next: stream.last_evaluated_shard_id.map(ShardId::new) })
+    }
+
+    async fn children(&self, parent: &ShardId) -> Result<Option<Vec<Shard>>> {
+        let doing = || format!("find the children of shard {parent} of {} (dynamodb:DescribeStream)", self.stream_arn);
+        let filter = ShardFilter::builder().r#type(ShardFilterType::ChildShards).shard_id(parent.as_str()).build();
+        let answer = match self.client.describe_stream().stream_arn(&self.stream_arn).shard_filter(filter).send().await {
+            Ok(answer) => answer,
+            Err(error) => {
+                let error = classify(doing(), error);
+                // An endpoint that does not know the filter.
+                return if error.kind() == Kind::Invalid { Ok(None) } else { Err(error) };
+            }
+        };
+        let shards = answer.stream_description.and_then(|stream| stream.shards).unwrap_or_default();
+        let shards: Vec<Shard> = shards.into_iter().filter_map(shard).collect::<Result<_>>()?;
+        // Neither does one that answers with other shards: DynamoDB Local leaves the filter unread.
+        let filtered = shards.iter().all(|shard| shard.parent.as_ref() == Some(parent));
+        Ok(filtered.then_some(shards))
+    }
+
+    async fn shard_iterator(&self, shard: &ShardId, from: &ReadFrom) -> Result<String> {
+        let doing = || format!("get an iterator for shard {shard} of {} (dynamodb:GetShardIterator)", self.stream_arn);
+        let (kind, sequence_number) = match from {
+            ReadFrom::TrimHorizon => (ShardIteratorType::TrimHorizon, None),
+            ReadFrom::At(number) => (ShardIteratorType::AtSequenceNumber, Some(number.to_string())),
+            ReadFrom::After(number) => (ShardIteratorType::AfterSequenceNumber, Some(number.to_string())),
+        };
+        let request = self.client.get_shard_iterator().stream_arn(&self.stream_arn).shard_id(shard.as_str());
+        let request = request.shard_iterator_type(kind).set_sequence_number(sequence_number);
+        let answer = request.send().await.map_err(|error| classify(doing(), error))?;
+        answer.shard_iterator.ok_or_else(|| Error::new(Kind::Unavailable, doing(), "the answer has no iterator"))
+    }
+
+    async fn get_records(&self, shard: &ShardId, iterator: &str) -> Result<Page> {
+        let doing = || format!("read shard {shard} of {} (dynamodb:GetRecords)", self.stream_arn);
+        let call = async {
+            let sent = self.client.get_records().shard_iterator(iterator).send().await;
+            sent.map(|_| PAGE.with(RefCell::take))
+        };
+        let page = PAGE.scope(RefCell::default(), call).await.map_err(|error| classify(doing(), error))?;
+        let page = page.ok_or_else(|| Error::new(Kind::Fatal, doing(), "the client was made without keep_pages"))?;
+        read_page(&page).map_err(|error| Error::new(Kind::Unavailable, doing(), format!("the answer is not readable: {error}")))
+    }
+}
+
+/// `None` for a shard without an id, which no answer has.
+fn shard(shard: types::Shard) -> Option<Result<Shard>> {
+    let id = ShardId::new(shard.shard_id?);
+    let range = shard.sequence_number_range;
+    let number = |text: Option<&str>| text.map(SequenceNumber::parse).transpose();
+    let numbers = || {
+        let starting = number(range.as_ref().and_then(|range| range.starting_sequence_number()))?;
+        let ending = number(range.as_ref().and_then(|range| range.ending_sequence_number()))?;
+        Ok((starting, ending))
+    };
+    Some(numbers().map(|(starting, ending)| Shard { id, parent: shard.parent_shard_id.map(ShardId::new), starting, ending }))
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct PageText<'p> {
+    #[serde(borrow, default)]
+    records: Vec<&'p RawValue>,
+    #[serde(default)]
+    next_shard_iterator: Option<String>,
+}
+
+/// Cuts a page into its records without copying them.
+fn read_page(body: &Bytes) -> Result<Page, serde_json::Error> {
+    let page: PageText<'_> = serde_json::from_slice(body)?;
+    Ok(Page {
+        records: page.records.iter().map(|record| body.slice_ref(record.get().as_bytes())).collect(),
+        next_iterator: page.next_shard_iterator,
+    })
+}
+
+// === the text of a page ===
+
+tokio::task_local! {
+    /// Set around a GetRecords call: takes the body of its answer. The SDK polls its HTTP client within the caller's task.
+    static PAGE: RefCell<Option<Bytes>>;
+}
+
+/// Wraps an HTTP client so that the body of a successful GetRecords answer is kept for the caller, and the SDK parses an empty object.
+pub fn keep_pages(inner: SharedHttpClient) -> SharedHttpClient {
+    KeepPages(inner).into_shared()
+}
+
+#[derive(Debug)]
+struct KeepPages(SharedHttpClient);
+
+impl HttpClient for KeepPages {
+    fn http_connector(&self, settings: &HttpConnectorSettings, components: &RuntimeComponents) -> SharedHttpConnector {
+        SharedHttpConnector::new(KeepPage(self.0.http_connector(settings, components)))
+    }
+}
+
+#[derive(Debug)]
+struct KeepPage(SharedHttpConnector);
+
+impl HttpConnector for KeepPage {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        let answer = self.0.call(request);
+        HttpConnectorFuture::new(async move {
+            let mut answer = answer.await?;
+            let wanted = PAGE.try_with(|_| ()).is_ok() && answer.status().is_success();
+            if wanted {
+                let body = ByteStream::new(mem::replace(answer.body_mut(), SdkBody::taken()));
+                let body = body.collect().await.map_err(|error| ConnectorError::io(error.into()))?.into_bytes();
+                PAGE.with(|page| page.replace(Some(body)));
+                *answer.body_mut() = SdkBody::from("{}");
+            }
+            Ok(answer)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_keep_their_text() {
+        let text = r#"{"Records":[{"eventID":"1",  "x":"\u00e9"},{"b":{"B":"AQ=="},"a":1.50}],"NextShardIterator":"next"}"#;
+        let page = read_page(&Bytes::from_static(text.as_bytes())).expect("a page");
+        assert_eq!(page.records, [&br#"{"eventID":"1",  "x":"\u00e9"}"#[..], &br#"{"b":{"B":"AQ=="},"a":1.50}"#[..]]);
+        assert_eq!(page.next_iterator.as_deref(), Some("next"));
+    }
+
+    #[test]
+    fn the_last_page_may_carry_records_and_has_no_next_iterator() {
+        let page = read_page(&Bytes::from_static(br#"{"Records":[{}]}"#)).expect("a page");
+        assert_eq!((page.records.len(), page.next_iterator), (1, None));
+        let page = read_page(&Bytes::from_static(br#"{"NextShardIterator":null}"#)).expect("a page");
+        assert_eq!((page.records.len(), page.next_iterator), (0, None));
+        assert!(read_page(&Bytes::from_static(b"<html>")).is_err());
+    }
+}

@@ -1,0 +1,96 @@
+//! A command line and a file: one worker in this process, with its own Pulsar client.
+
+use std::{net::SocketAddr, process::ExitCode, sync::Arc};
+
+use tokio::runtime::Builder;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    config::{sink::Sink, source::Source},
+    dynamodb::{
+        client,
+        item_table::ItemTable,
+        lease_table::LeaseTable,
+        stream_reader::{self, StreamReader},
+    },
+    error::{Error, Kind, Result},
+    metrics::{health::Health, http, prometheus},
+    pulsar::{
+        client::{Settings as PulsarSettings, connect},
+        inbox::TopicInbox,
+        publisher::TopicPublisher,
+    },
+    sink, source,
+    supervisor::{Signals, supervise},
+};
+
+/// Runs a source until it is stopped or cannot go on.
+pub fn source(configured: Source, pulsar: PulsarSettings, http_address: Option<SocketAddr>) -> Result<ExitCode> {
+    host(http_address, async move |health: Health, stop: CancellationToken| {
+        let ready = async {
+            let aws = client::load(&configured.aws).await?;
+            let dynamodb = client::dynamodb(&aws, configured.dynamodb_endpoint.as_deref());
+            let stream = stream_reader::resolve_stream(&dynamodb, &configured.stream).await?;
+            tracing::info!(stream, topic = configured.topic, leases = configured.lease_table, "source");
+            let reader = StreamReader::new(client::streams(&aws, configured.streams_endpoint.as_deref()), stream);
+            let leases = LeaseTable::new(dynamodb, configured.lease_table.clone());
+            let pulsar = connect(&pulsar, &health).await?;
+            Ok((reader, leases, TopicPublisher::open(pulsar, &configured.topic, health.clone()).await?))
+        };
+        // Getting ready can wait for long, for Pulsar say, and has to stop when it is told to.
+        let Some(ready) = stop.run_until_cancelled(ready).await else { return Ok(()) };
+        let (reader, leases, (publisher, lanes)) = ready?;
+        let outcome = source::run(configured.settings, Arc::new(reader), Arc::new(leases), publisher, health, stop).await;
+        lanes.finished().await;
+        outcome
+    })
+}
+
+/// Runs a sink until it is stopped or cannot go on.
+pub fn sink(configured: Sink, pulsar: PulsarSettings, http_address: Option<SocketAddr>) -> Result<ExitCode> {
+    host(http_address, async move |health: Health, stop: CancellationToken| {
+        let ready = async {
+            let aws = client::load(&configured.aws).await?;
+            let dynamodb = client::dynamodb(&aws, configured.dynamodb_endpoint.as_deref());
+            tracing::info!(topics = ?configured.subscription.topics, subscription = configured.subscription.name, table = configured.settings.table_name, "sink");
+            let table = ItemTable::new(dynamodb, configured.settings.table_name.clone());
+            let pulsar = connect(&pulsar, &health).await?;
+            let dead_letters = match &configured.dead_letter_topic {
+                Some(topic) => Some(TopicPublisher::open(pulsar.clone(), topic, health.clone()).await?),
+                None => None,
+            };
+            Ok((table, dead_letters.unzip(), TopicInbox::open(pulsar, configured.subscription.clone(), health.clone()).await?))
+        };
+        let Some(ready) = stop.run_until_cancelled(ready).await else { return Ok(()) };
+        let (table, (dead_letters, lanes), inbox) = ready?;
+        let outcome = sink::run(configured.settings, inbox, Arc::new(table), dead_letters, health, stop).await;
+        if let Some(lanes) = lanes {
+            lanes.finished().await;
+        }
+        outcome
+    })
+}
+
+/// What every worker has around it: metrics, health, signals. The address is bound before any work starts.
+fn host(http_address: Option<SocketAddr>, worker: impl AsyncFnOnce(Health, CancellationToken) -> Result<()>) -> Result<ExitCode> {
+    let metrics = prometheus::install()?;
+    let runtime = Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Error::new(Kind::Fatal, "start the runtime", error))?;
+    runtime.block_on(async {
+        let signals = Signals::listen()?;
+        let listener = match http_address {
+            Some(address) => Some(http::bind(address).await?),
+            None => None,
+        };
+        let health = Health::default();
+        let stop = CancellationToken::new();
+        let served = CancellationToken::new();
+        let serving = http::serve(listener, metrics, health.clone(), served.clone());
+        let working = async {
+            let code = supervise(signals, stop.clone(), worker(health, stop)).await;
+            served.cancel();
+            code
+        };
+        Ok(tokio::join!(working, serving).0)
+    })
+}

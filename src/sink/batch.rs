@@ -1,0 +1,334 @@
+//! Which writes go out next: the table of keys in flight (K1), and the batches made of keys that are not.
+//!
+//! Each key with work has a lane: its operations in message order. A lane is
+//!
+//! ```text
+//!   ready ──next()──► in flight ──written──► (next operation: ready, none: gone)
+//!     ▲                  │  │
+//!     └──failed, ────────┘  └──refused──► burying ──buried()──► (next operation: ready, none: gone)
+//!        unprocessed
+//! ```
+//!
+//! Nothing else sends a key, so it is in one unanswered request at most, retries included, and the last message wins. Other keys
+//! overtake a key that has to wait. Operations of one key are done in message order, whether stored or dead-lettered.
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use super::{map::Mapped, poison::Poison};
+use crate::{
+    dynamodb::attribute::{ItemKey, wire_size},
+    error::Error,
+    ports::{Moment, Write},
+};
+
+/// Bytes of one BatchWriteItem, a little below the 16 MB of "BatchWriteItem", Amazon DynamoDB API Reference: its envelope counts too.
+pub const MAX_BATCH_BYTES: usize = 16 * 1024 * 1024 - 64 * 1024;
+
+/// Names a message in work.
+pub type Ticket = u64;
+
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Writes in a batch, 1 to 25.
+    pub max_batch: usize,
+    /// Bytes of a batch on the wire.
+    pub max_bytes: usize,
+    /// A newer write replaces older ones of its key that wait; else each is written in turn.
+    pub coalesce: bool,
+    /// How long a batch that is not full waits for more.
+    pub flush: Duration,
+}
+
+/// Writes of different keys, to be sent together.
+#[derive(Debug, Clone)]
+pub struct Batch {
+    pub id: u64,
+    pub writes: Vec<Arc<Write>>,
+    /// How often the unluckiest of them has failed in a row.
+    pub attempts: u32,
+}
+
+/// An operation that is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Done {
+    pub ticket: Ticket,
+    pub outcome: Outcome,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    Put,
+    Deleted,
+    /// A newer write of the same item is stored instead.
+    Coalesced,
+}
+
+/// A write that DynamoDB refuses for good. Its key waits until `buried` is called.
+#[derive(Debug)]
+pub struct Grave {
+    pub ticket: Ticket,
+    pub key: ItemKey,
+    pub write: Arc<Write>,
+    pub poison: Poison,
+}
+
+#[derive(Debug)]
+pub struct Batches {
+    limits: Limits,
+    lanes: HashMap<ItemKey, Lane>,
+    /// Lanes to send, and how long they may wait for a full batch. Every ready lane is in exactly one of `ready`, `delayed`, `suspects`.
+    ready: VecDeque<(Moment, ItemKey)>,
+    /// Lanes to send again, by when; what failed together is sent together.
+    delayed: BTreeMap<(Moment, u64), Vec<ItemKey>>,
+    /// Parts of a refused batch, sent as they are until the culprit is alone.
+    suspects: VecDeque<Vec<ItemKey>>,
+    graves: VecDeque<Grave>,
+    in_flight: HashMap<u64, Vec<ItemKey>>,
+    next_id: u64,
+}
+
+#[derive(Debug)]
+struct Lane {
+    ops: VecDeque<Op>,
+    state: State,
+    /// Failures since the last success.
+    attempts: u32,
+    failing_since: Option<Moment>,
+}
+
+#[derive(Debug)]
+struct Op {
+    ticket: Ticket,
+    write: Arc<Write>,
+    bytes: usize,
+    /// Set once DynamoDB has refused it.
+    refused: Option<Poison>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// May be sent.
+    Ready,
+    /// The write of the last of the first `covers` operations is unanswered.
+    InFlight { covers: usize },
+    /// The first operation is refused and on its way to the dead-letter topic.
+    Burying,
+}
+
+impl Lane {
+    /// How many operations the next write settles: it is the write of the last of them.
+    fn covers(&self, coalesce: bool) -> usize {
+        let sendable = self.ops.iter().take_while(|op| op.refused.is_none()).count();
+        if coalesce { sendable } else { sendable.min(1) }
+    }
+}
+
+impl Batches {
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            lanes: HashMap::new(),
+            ready: VecDeque::new(),
+            delayed: BTreeMap::new(),
+            suspects: VecDeque::new(),
+            graves: VecDeque::new(),
+            in_flight: HashMap::new(),
+            next_id: 0,
+        }
+    }
+
+    /// Nothing waits, nothing is in flight.
+    pub fn is_idle(&self) -> bool {
+        self.lanes.is_empty()
+    }
+
+    /// Takes a write, in message order.
+    pub fn add(&mut self, ticket: Ticket, mapped: Mapped, now: Moment) {
+        let op = Op { ticket, bytes: wire_size(mapped.write.item()), write: Arc::new(mapped.write), refused: None };
+        if let Some(lane) = self.lanes.get_mut(&mapped.key) {
+            return lane.ops.push_back(op);
+        }
+        self.ready.push_back((now + self.limits.flush, mapped.key.clone()));
+        let lane = Lane { ops: VecDeque::from([op]), state: State::Ready, attempts: 0, failing_since: None };
+        self.lanes.insert(mapped.key, lane);
+    }
+
+    /// The next batch to send: full, or older than the flush time, or whatever there is when in a `hurry`.
+    pub fn next(&mut self, now: Moment, hurry: bool) -> Option<Batch> {
+        if let Some(keys) = self.suspects.pop_front() {
+            return Some(self.send(keys));
+        }
+        while let Some(due) = self.delayed.first_entry().filter(|due| due.key().0 <= now) {
+            for key in due.remove().into_iter().rev() {
+                self.ready.push_front((now, key));
+            }
+        }
+        let waited = self.ready.front().is_some_and(|(due, _)| *due <= now);
+        if !waited && !hurry && self.ready.len() < self.limits.max_batch {
+            return None;
+        }
+        let mut keys = Vec::new();
+        let mut bytes = 0;
+        while keys.len() < self.limits.max_batch
+            && let Some((_, key)) = self.ready.front()
+        {
+            bytes += self.next_bytes(key);
+            if bytes > self.limits.max_bytes && !keys.is_empty() {
+                break;
+            }
+            keys.extend(self.ready.pop_front().map(|(_, key)| key));
+        }
+        (!keys.is_empty()).then(|| self.send(keys))
+    }
+
+    /// When `next` is worth asking again, if nothing else happens.
+    pub fn next_due(&self) -> Option<Moment> {
+        let flush = self.ready.front().map(|(due, _)| *due);
+        let delayed = self.delayed.keys().next().map(|(due, _)| *due);
+        let suspects = self.suspects.front().map(|_| Moment::ZERO);
+        flush.into_iter().chain(delayed).chain(suspects).min()
+    }
+
+    /// The next refused write to bury.
+    pub fn next_grave(&mut self) -> Option<Grave> {
+        self.graves.pop_front()
+    }
+
+    /// The batch is stored, but for the writes at `unprocessed`.
+    pub fn written(&mut self, batch: u64, unprocessed: &[usize], now: Moment, retry_at: Moment) -> Vec<Done> {
+        let mut done = Vec::new();
+        let mut again = Vec::new();
+        for (at, key) in self.in_flight.remove(&batch).unwrap_or_default().into_iter().enumerate() {
+            if unprocessed.contains(&at) {
+                again.push(key);
+            } else {
+                self.stored(key, now, &mut done);
+            }
+        }
+        self.retry(again, now, retry_at);
+        done
+    }
+
+    /// The batch failed; each of its writes may or may not be stored. Their keys stay locked until they are sent again, in their newest form.
+    pub fn failed(&mut self, batch: u64, now: Moment, retry_at: Moment) {
+        let keys = self.in_flight.remove(&batch).unwrap_or_default();
+        self.retry(keys, now, retry_at);
+    }
+
+    /// DynamoDB refused the batch, so nothing of it is stored: a single write is the culprit, several are sent again in two halves.
+    pub fn refused(&mut self, batch: u64, error: &Error, now: Moment) {
+        let mut keys = self.in_flight.remove(&batch).unwrap_or_default();
+        if keys.len() > 1 {
+            for key in &keys {
+                self.lane(key).state = State::Ready;
+            }
+            let half = keys.split_off(keys.len() / 2);
+            self.suspects.extend([keys, half]);
+        } else if let Some(key) = keys.pop() {
+            let lane = self.lane(&key);
+            if let State::InFlight { covers } = lane.state {
+                lane.ops[covers - 1].refused = Some(Poison::refused(error));
+            }
+            self.advance(key, now);
+        }
+    }
+
+    /// The refused write is safe in the dead-letter topic: its key goes on.
+    pub fn buried(&mut self, key: ItemKey, now: Moment) {
+        let lane = self.lane(&key);
+        debug_assert_eq!(lane.state, State::Burying);
+        lane.ops.pop_front();
+        self.advance(key, now);
+    }
+
+    /// How many keys have been failing, and since when the first of them has.
+    pub fn failing(&self) -> Option<(usize, Moment)> {
+        let failing = self.lanes.values().filter_map(|lane| lane.failing_since);
+        failing.fold(None, |so_far, since| Some(so_far.map_or((1, since), |(count, oldest)| (count + 1, since.min(oldest)))))
+    }
+
+    fn next_bytes(&self, key: &ItemKey) -> usize {
+        let lane = &self.lanes[key];
+        lane.ops[lane.covers(self.limits.coalesce).max(1) - 1].bytes
+    }
+
+    fn send(&mut self, keys: Vec<ItemKey>) -> Batch {
+        let id = self.next_id;
+        self.next_id += 1;
+        let mut batch = Batch { id, writes: Vec::with_capacity(keys.len()), attempts: 0 };
+        let coalesce = self.limits.coalesce;
+        for key in &keys {
+            let lane = self.lane(key);
+            debug_assert_eq!(lane.state, State::Ready, "K1: {key:?} has an unanswered write");
+            let covers = lane.covers(coalesce);
+            lane.state = State::InFlight { covers };
+            batch.attempts = batch.attempts.max(lane.attempts);
+            batch.writes.push(lane.ops[covers - 1].write.clone());
+        }
+        self.in_flight.insert(id, keys);
+        batch
+    }
+
+    fn stored(&mut self, key: ItemKey, now: Moment, done: &mut Vec<Done>) {
+        let lane = self.lane(&key);
+        let State::InFlight { covers } = lane.state else { return };
+        for (at, op) in lane.ops.drain(..covers).enumerate() {
+            let outcome = match &*op.write {
+                _ if at + 1 < covers => Outcome::Coalesced,
+                Write::Put(_) => Outcome::Put,
+                Write::Delete(_) => Outcome::Deleted,
+            };
+            done.push(Done { ticket: op.ticket, outcome });
+        }
+        lane.attempts = 0;
+        lane.failing_since = None;
+        self.advance(key, now);
+    }
+
+    fn retry(&mut self, keys: Vec<ItemKey>, now: Moment, at: Moment) {
+        if keys.is_empty() {
+            return;
+        }
+        for key in &keys {
+            let lane = self.lane(key);
+            lane.attempts = lane.attempts.saturating_add(1);
+            lane.failing_since.get_or_insert(now);
+            lane.state = State::Ready;
+        }
+        self.next_id += 1;
+        self.delayed.insert((at, self.next_id), keys);
+    }
+
+    /// Goes on with the first operation that is left.
+    fn advance(&mut self, key: ItemKey, now: Moment) {
+        let due = now + self.limits.flush;
+        let lane = self.lane(&key);
+        match lane.ops.front() {
+            None => {
+                self.lanes.remove(&key);
+            }
+            Some(Op { ticket, write, refused: Some(poison), .. }) => {
+                let grave = Grave { ticket: *ticket, key, write: write.clone(), poison: poison.clone() };
+                lane.state = State::Burying;
+                self.graves.push_back(grave);
+            }
+            Some(_) => {
+                lane.state = State::Ready;
+                self.ready.push_back((due, key));
+            }
+        }
+    }
+
+    /// Every key in the queues and in flight has a lane: lanes end in `advance` only, which is reached from none of the queues.
+    fn lane(&mut self, key: &ItemKey) -> &mut Lane {
+        self.lanes.get_mut(key).unwrap_or_else(|| unreachable!("{key:?} is queued without a lane"))
+    }
+}
+
+#[cfg(test)]
+#[path = "batch/tests.rs"]
+mod tests;

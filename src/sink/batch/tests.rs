@@ -1,0 +1,359 @@
+use std::collections::HashSet;
+
+use proptest::{prelude::*, test_runner::TestCaseError};
+
+use super::*;
+use crate::{
+    dynamodb::attribute::{Item, Value},
+    error::Kind,
+    ports::{KeySchema, KeyType},
+};
+
+const FLUSH: Duration = Duration::from_millis(100);
+
+fn at(ms: u64) -> Moment {
+    Duration::from_millis(ms)
+}
+
+fn schema() -> KeySchema {
+    KeySchema { partition: ("p".into(), KeyType::N), sort: None }
+}
+
+/// The put of version `v` of item `key`; every third version is a delete instead.
+fn mapped(key: u64, v: u64) -> Mapped {
+    let mut item = Item::from([("p".into(), Value::N(key.to_string()))]);
+    let id = ItemKey::of(&item, &schema()).expect("a key");
+    if v % 3 == 2 {
+        return Mapped { write: Write::Delete(item), key: id };
+    }
+    item.insert("v".into(), Value::N(v.to_string()));
+    Mapped { write: Write::Put(item), key: id }
+}
+
+fn batches(coalesce: bool, max_batch: usize) -> Batches {
+    Batches::new(Limits { max_batch, max_bytes: MAX_BATCH_BYTES, coalesce, flush: FLUSH })
+}
+
+fn done(ticket: Ticket, outcome: Outcome) -> Done {
+    Done { ticket, outcome }
+}
+
+fn refusal() -> Error {
+    Error::new(Kind::Invalid, "write a batch", "ValidationException")
+}
+
+#[test]
+fn batches_split_at_their_size_and_nothing_is_sent_for_nothing() {
+    let mut b = batches(true, 25);
+    assert!(b.next(at(0), true).is_none());
+    for key in 0..26 {
+        b.add(key, mapped(key, 0), at(0));
+    }
+    assert_eq!(b.next(at(0), false).map(|batch| batch.writes.len()), Some(25));
+    assert!(b.next(at(99), false).is_none(), "one write waits for more");
+    assert_eq!(b.next_due(), Some(at(100)));
+    assert_eq!(b.next(at(100), false).map(|batch| batch.writes.len()), Some(1));
+}
+
+#[test]
+fn a_batch_is_bounded_in_bytes_and_one_large_write_goes_alone() {
+    let mut b = Batches::new(Limits { max_batch: 25, max_bytes: 2 * wire_size(mapped(1, 0).write.item()), coalesce: true, flush: FLUSH });
+    for key in 0..5 {
+        b.add(key, mapped(key, 0), at(0));
+    }
+    let sizes: Vec<usize> = std::iter::from_fn(|| b.next(at(0), true)).map(|batch| batch.writes.len()).collect();
+    assert_eq!(sizes, [2, 2, 1]);
+    let mut b = Batches::new(Limits { max_batch: 25, max_bytes: 1, coalesce: true, flush: FLUSH });
+    b.add(0, mapped(0, 0), at(0));
+    assert_eq!(b.next(at(0), true).map(|batch| batch.writes.len()), Some(1));
+}
+
+/// K1: while a key is in flight, its next writes wait; together they become one.
+#[test]
+fn k1_waiting_writes_of_a_key_become_one() {
+    let mut b = batches(true, 25);
+    b.add(0, mapped(7, 0), at(0));
+    let first = b.next(at(0), true).expect("ready");
+    for v in 1..=3 {
+        b.add(v, mapped(7, v), at(0));
+    }
+    assert!(b.next(at(500), true).is_none(), "K1");
+    assert_eq!(b.written(first.id, &[], at(500), at(500)), [done(0, Outcome::Put)]);
+    let second = b.next(at(500), true).expect("ready");
+    assert_eq!(*second.writes[0], mapped(7, 3).write);
+    let all = [done(1, Outcome::Coalesced), done(2, Outcome::Coalesced), done(3, Outcome::Put)];
+    assert_eq!(b.written(second.id, &[], at(500), at(500)), all);
+    assert!(b.is_idle());
+}
+
+#[test]
+fn without_coalescing_each_version_is_written_in_turn() {
+    let mut b = batches(false, 25);
+    for v in 0..3 {
+        b.add(v, mapped(7, v), at(0));
+    }
+    for v in 0..3 {
+        let batch = b.next(at(0), true).expect("ready");
+        assert_eq!(batch.writes.len(), 1);
+        assert_eq!(*batch.writes[0], mapped(7, v).write);
+        b.failed(batch.id, at(0), at(0));
+        let again = b.next(at(0), true).expect("again");
+        assert_eq!(*again.writes[0], mapped(7, v).write, "the same version");
+        assert_eq!(b.written(again.id, &[], at(0), at(0)).len(), 1);
+    }
+    assert!(b.is_idle());
+}
+
+/// K1: an unprocessed write is replaced by a newer one, after its delay; other keys of the batch are done.
+#[test]
+fn k1_unprocessed_and_failed_writes_go_out_again_in_their_newest_form() {
+    for lost in [false, true] {
+        let mut b = batches(true, 25);
+        b.add(0, mapped(1, 0), at(0));
+        b.add(1, mapped(2, 0), at(0));
+        let first = b.next(at(0), true).expect("ready");
+        b.add(2, mapped(1, 1), at(0));
+        if lost {
+            b.failed(first.id, at(0), at(50));
+        } else {
+            assert_eq!(b.written(first.id, &[0], at(0), at(50)), [done(1, Outcome::Put)]);
+        }
+        assert!(b.next(at(49), true).is_none(), "not before its delay");
+        assert_eq!(b.next_due(), Some(at(50)));
+        assert_eq!(b.failing(), Some((if lost { 2 } else { 1 }, at(0))));
+        let again = b.next(at(50), false).expect("due, without waiting for more");
+        assert_eq!(again.attempts, 1);
+        assert_eq!(*again.writes[0], mapped(1, 1).write);
+        let over = b.written(again.id, &[], at(60), at(60));
+        assert_eq!(over[..2], [done(0, Outcome::Coalesced), done(2, Outcome::Put)]);
+        assert!(b.is_idle() && b.failing().is_none());
+    }
+}
+
+#[test]
+fn a_refused_batch_is_halved_until_the_culprit_is_alone() {
+    let mut b = batches(true, 25);
+    for key in 0..25 {
+        b.add(key, mapped(key, 0), at(0));
+    }
+    let (mut stored, mut calls) = (Vec::new(), 0);
+    while let Some(batch) = b.next(at(0), true) {
+        calls += 1;
+        if batch.writes.iter().any(|write| write.item() == mapped(13, 0).write.item()) {
+            b.refused(batch.id, &refusal(), at(0));
+        } else {
+            stored.extend(b.written(batch.id, &[], at(0), at(0)));
+        }
+    }
+    assert_eq!(stored.len(), 24);
+    assert!(calls <= 11, "{calls} calls");
+    let grave = b.next_grave().expect("the culprit");
+    assert_eq!(grave.ticket, 13);
+    assert!(b.next_grave().is_none());
+    b.buried(grave.key, at(0));
+    assert!(b.is_idle());
+}
+
+/// The last writable message wins: what a refused write had replaced is written after all, before anything is dead-lettered.
+#[test]
+fn a_refused_write_gives_way_to_the_older_one_that_it_replaced() {
+    let mut b = batches(true, 25);
+    b.add(0, mapped(7, 0), at(0));
+    b.add(1, mapped(7, 1), at(0));
+    let both = b.next(at(0), true).expect("ready");
+    b.refused(both.id, &refusal(), at(0));
+    b.add(2, mapped(7, 2), at(0));
+    assert!(b.next_grave().is_none(), "in message order");
+    let older = b.next(at(0), true).expect("the older one");
+    assert_eq!(*older.writes[0], mapped(7, 0).write);
+    assert_eq!(b.written(older.id, &[], at(0), at(0)), [done(0, Outcome::Put)]);
+    let grave = b.next_grave().expect("the refused one");
+    assert_eq!(grave.ticket, 1);
+    assert!(b.next(at(0), true).is_none(), "the key waits for the burial");
+    b.buried(grave.key, at(0));
+    let newest = b.next(at(0), true).expect("released");
+    assert_eq!(b.written(newest.id, &[], at(0), at(0)), [done(2, Outcome::Deleted)]);
+    assert!(b.is_idle());
+}
+
+/// One step of the model: a message comes, a batch goes out, or one of the unanswered batches is answered.
+#[derive(Debug, Clone)]
+enum Step {
+    Add { key: u64, bad: bool },
+    Send,
+    Answer { pick: usize, how: Answer },
+    Bury,
+}
+
+#[derive(Debug, Clone)]
+enum Answer {
+    Written {
+        unprocessed: u32,
+    },
+    /// Each write landed or did not.
+    Failed {
+        landed: u32,
+    },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (0..6_u64, prop::bool::weighted(0.1)).prop_map(|(key, bad)| Step::Add { key, bad }),
+        2 => Just(Step::Send),
+        2 => (any::<usize>(), any::<u32>()).prop_map(|(pick, unprocessed)| Step::Answer { pick, how: Answer::Written { unprocessed } }),
+        1 => (any::<usize>(), any::<u32>()).prop_map(|(pick, landed)| Step::Answer { pick, how: Answer::Failed { landed } }),
+        1 => Just(Step::Bury),
+    ]
+}
+
+/// A table that refuses a batch with a bad write in it, and checks K1.
+#[derive(Default)]
+struct Model {
+    table: HashMap<String, Item>,
+    /// Versions written, by key and in order, repetitions left out.
+    history: HashMap<String, Vec<Write>>,
+    bad: HashSet<u64>,
+    unanswered: Vec<(Batch, HashSet<String>)>,
+    sent: Vec<(u64, Ticket, Write)>,
+    done: Vec<Ticket>,
+    buried: Vec<Ticket>,
+    graves: Vec<Grave>,
+    now: u64,
+}
+
+fn name(write: &Write) -> String {
+    format!("{:?}", write.item()["p"])
+}
+
+fn version(write: &Write) -> Option<u64> {
+    match write.item().get("v") {
+        Some(Value::N(v)) => v.parse().ok(),
+        _ => None,
+    }
+}
+
+impl Model {
+    fn is_bad(&self, write: &Write) -> bool {
+        version(write).is_some_and(|v| self.bad.contains(&v))
+    }
+
+    fn store(&mut self, write: &Write) {
+        match write {
+            Write::Put(item) => self.table.insert(name(write), item.clone()),
+            Write::Delete(_) => self.table.remove(&name(write)),
+        };
+        let history = self.history.entry(name(write)).or_default();
+        if history.last() != Some(write) {
+            history.push(write.clone());
+        }
+    }
+
+    fn send(&mut self, b: &mut Batches) -> Result<bool, TestCaseError> {
+        let Some(batch) = b.next(at(self.now), true) else { return Ok(false) };
+        let keys: HashSet<String> = batch.writes.iter().map(|write| name(write)).collect();
+        prop_assert_eq!(keys.len(), batch.writes.len(), "one write for a key in a batch");
+        prop_assert!(self.unanswered.iter().all(|(_, others)| others.is_disjoint(&keys)), "K1");
+        self.unanswered.push((batch, keys));
+        Ok(true)
+    }
+
+    fn answer(&mut self, b: &mut Batches, pick: usize, how: &Answer) {
+        if self.unanswered.is_empty() {
+            return;
+        }
+        let (batch, _) = self.unanswered.swap_remove(pick % self.unanswered.len());
+        let now = at(self.now);
+        if batch.writes.iter().any(|write| self.is_bad(write)) {
+            return b.refused(batch.id, &refusal(), now);
+        }
+        let (mask, failed) = match how {
+            Answer::Written { unprocessed } => (*unprocessed, false),
+            Answer::Failed { landed } => (!landed, true),
+        };
+        let missing: Vec<usize> = (0..batch.writes.len()).filter(|index| mask >> index & 1 == 1).collect();
+        for (index, write) in batch.writes.iter().enumerate() {
+            if !missing.contains(&index) {
+                self.store(write);
+            }
+        }
+        if failed {
+            b.failed(batch.id, now, now + at(5));
+        } else {
+            self.done.extend(b.written(batch.id, &missing, now, now + at(5)).iter().map(|done| done.ticket));
+        }
+    }
+
+    fn bury(&mut self, b: &mut Batches) -> bool {
+        self.graves.extend(std::iter::from_fn(|| b.next_grave()));
+        let Some(grave) = self.graves.pop() else { return false };
+        self.done.push(grave.ticket);
+        self.buried.push(grave.ticket);
+        b.buried(grave.key, at(self.now));
+        true
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 600, ..ProptestConfig::default() })]
+
+    /// K1 against a model: whatever is delayed, lost, unprocessed or refused, no key is in two unanswered requests, the last writable
+    /// message of each key wins, every message is done exactly once and in order for its key, and only bad ones are buried.
+    #[test]
+    fn k1_the_last_writable_message_wins(
+        steps in prop::collection::vec(step(), 1..120),
+        coalesce in any::<bool>(),
+        max_batch in 1..5_usize,
+    ) {
+        let mut b = batches(coalesce, max_batch);
+        let mut model = Model::default();
+        for step in &steps {
+            model.now += 1;
+            match step {
+                Step::Add { key, bad } => {
+                    let ticket = model.sent.len() as u64;
+                    let mapped = mapped(*key, ticket);
+                    if *bad && version(&mapped.write).is_some() {
+                        model.bad.insert(ticket);
+                    }
+                    model.sent.push((*key, ticket, mapped.write.clone()));
+                    b.add(ticket, mapped, at(model.now));
+                }
+                Step::Send => { model.send(&mut b)?; }
+                Step::Answer { pick, how } => model.answer(&mut b, *pick, how),
+                Step::Bury => { model.bury(&mut b); }
+            }
+        }
+        let mut rounds = 0;
+        while !b.is_idle() {
+            model.now += 10;
+            rounds += 1;
+            prop_assert!(rounds < 10_000, "no progress: {b:?}");
+            while model.send(&mut b)? {}
+            model.answer(&mut b, 0, &Answer::Written { unprocessed: 0 });
+            model.bury(&mut b);
+        }
+        prop_assert!(b.ready.is_empty() && b.delayed.is_empty() && b.suspects.is_empty() && b.in_flight.is_empty());
+        let mut once = model.done.clone();
+        once.sort_unstable();
+        prop_assert_eq!(once, (0..model.sent.len() as u64).collect::<Vec<_>>(), "each message once");
+        prop_assert!(model.buried.iter().all(|ticket| model.bad.contains(ticket)), "only bad ones are buried");
+        prop_assert!(coalesce || model.buried.len() == model.bad.len(), "each bad one is tried");
+        for key in 0..6 {
+            let of_key = || model.sent.iter().filter(|(k, ..)| *k == key);
+            let order: Vec<Ticket> = model.done.iter().copied().filter(|t| model.sent[*t as usize].0 == key).collect();
+            prop_assert!(order.is_sorted(), "in message order: {order:?}");
+            let writable: Vec<&Write> = of_key().filter(|(_, t, _)| !model.bad.contains(t)).map(|(.., write)| write).collect();
+            let Some(last) = writable.last() else { continue };
+            let stored = model.table.get(&name(last));
+            match last {
+                Write::Put(item) => prop_assert_eq!(stored, Some(item)),
+                Write::Delete(_) => prop_assert_eq!(stored, None),
+            }
+            if !coalesce {
+                let mut versions: Vec<Write> = writable.into_iter().cloned().collect();
+                versions.dedup();
+                prop_assert_eq!(&model.history[&name(&versions[0])], &versions, "every version, in order");
+            }
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! The source's messages, backwards: INSERT and MODIFY store the new image, REMOVE deletes by the keys.
+
+use serde::Deserialize;
+
+use super::{Decoded, not_parseable};
+use crate::{
+    dynamodb::attribute::{Attributes, Number, Value},
+    sink::poison::{Poison, Reason},
+};
+
+/// The members that matter; the rest (old image, sequence number, times) is for other readers.
+#[derive(Deserialize)]
+struct Event {
+    #[serde(rename = "eventName")]
+    name: String,
+    dynamodb: Change,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Change {
+    keys: Option<Attributes>,
+    new_image: Option<Attributes>,
+    stream_view_type: Option<String>,
+}
+
+pub fn decode(text: &str) -> Result<Decoded, Poison> {
+    let Event { name, dynamodb } = serde_json::from_str(text).map_err(not_parseable)?;
+    let keys = dynamodb.keys.ok_or_else(|| Poison::new(Reason::NoKey, "the change event has no Keys"))?.0;
+    match name.as_str() {
+        "INSERT" | "MODIFY" => {
+            let Some(Attributes(mut item)) = dynamodb.new_image else {
+                let view = dynamodb.stream_view_type.as_deref().unwrap_or("of unknown view type");
+                let why = format!("the change event has no NewImage: its stream is {view}, copying needs NEW_IMAGE or NEW_AND_OLD_IMAGES");
+                return Err(Poison::new(Reason::NoNewImage, why));
+            };
+            for (name, value) in keys {
+                if item.get(&name).is_some_and(|image| !same(image, &value)) {
+                    return Err(Poison::new(Reason::KeyMismatch, format!("NewImage and Keys differ in {name:?}")));
+                }
+                item.insert(name, value);
+            }
+            Ok(Decoded::Put(item))
+        }
+        "REMOVE" => Ok(Decoded::Delete(keys)),
+        other => Err(Poison::new(Reason::UnknownEvent, format!("{other:?} is no eventName that is known: INSERT, MODIFY, REMOVE"))),
+    }
+}
+
+/// Numbers by value, everything else literally.
+fn same(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::N(a), Value::N(b)) => a == b || Number::parse(a).is_some_and(|a| Number::parse(b) == Some(a)),
+        _ => a == b,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dynamodb::attribute::to_json;
+
+    fn event(name: &str, dynamodb: &str) -> Result<Decoded, Poison> {
+        decode(&format!(r#"{{"eventID":"1","eventName":"{name}","awsRegion":"x","dynamodb":{{"SizeBytes":1,{dynamodb}}}}}"#))
+    }
+
+    #[test]
+    fn insert_and_modify_put_and_remove_deletes() {
+        for name in ["INSERT", "MODIFY"] {
+            let decoded = event(name, r#""Keys":{"p":{"N":"1"}},"NewImage":{"p":{"N":"1.0"},"v":{"S":"x"}},"OldImage":{"p":{"N":"1"}}"#);
+            let Ok(Decoded::Put(item)) = decoded else { panic!("{decoded:?}") };
+            assert_eq!(to_json(&item), r#"{"p":{"N":"1"},"v":{"S":"x"}}"#);
+        }
+        let decoded = event("REMOVE", r#""Keys":{"p":{"N":"1"}},"OldImage":{"p":{"N":"1"},"v":{"S":"x"}}"#);
+        let Ok(Decoded::Delete(key)) = decoded else { panic!("{decoded:?}") };
+        assert_eq!(to_json(&key), r#"{"p":{"N":"1"}}"#);
+    }
+
+    #[test]
+    fn keys_complete_the_image() {
+        let Ok(Decoded::Put(item)) = event("INSERT", r#""Keys":{"p":{"S":"a"}},"NewImage":{"v":{"S":"x"}}"#) else { panic!("no put") };
+        assert_eq!(to_json(&item), r#"{"p":{"S":"a"},"v":{"S":"x"}}"#);
+    }
+
+    #[test]
+    fn what_cannot_be_replayed_is_poison() {
+        for (name, dynamodb, reason) in [
+            ("INSERT", r#""Keys":{"p":{"S":"a"}},"StreamViewType":"KEYS_ONLY""#, Reason::NoNewImage),
+            ("MODIFY", r#""Keys":{"p":{"S":"a"}},"OldImage":{"p":{"S":"a"}}"#, Reason::NoNewImage),
+            ("INSERT", r#""NewImage":{"p":{"S":"a"}}"#, Reason::NoKey),
+            ("REMOVE", r#""OldImage":{"p":{"S":"a"}}"#, Reason::NoKey),
+            ("INSERT", r#""Keys":{"p":{"S":"a"}},"NewImage":{"p":{"S":"b"}}"#, Reason::KeyMismatch),
+            ("UPSERT", r#""Keys":{"p":{"S":"a"}}"#, Reason::UnknownEvent),
+            ("INSERT", r#""Keys":{"p":"a"}"#, Reason::NotParseable),
+        ] {
+            assert_eq!(event(name, dynamodb).expect_err(dynamodb).reason, reason, "{dynamodb}");
+        }
+        assert_eq!(decode(r#"{"eventName":"INSERT"}"#).expect_err("no change").reason, Reason::NotParseable);
+    }
+}

@@ -1,0 +1,318 @@
+//! The loop that runs the stages, and the drain.
+
+use std::{sync::Arc, time::Duration};
+
+use metrics::{Counter, Gauge, counter, gauge, histogram};
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Settings,
+    ack::{Acks, Seen},
+    batch::{Batches, Limits, MAX_BATCH_BYTES, Outcome, Ticket},
+    dead_letter::{self, Burial, DeadLetters, Origin},
+    decode::decode,
+    map::{key_json, map},
+    poison::Poison,
+    receive::Room,
+    write::{Answer, Verdict, Writer},
+};
+use crate::{
+    dynamodb::attribute::ItemKey,
+    error::{Error, Kind, Result, Retry},
+    metrics::{health::Health, names},
+    ports::{InboundMessage, Inbox, ItemTable, KeySchema, Moment, Publisher},
+};
+
+/// How long a write may fail, or stay unanswered, before health turns red (H1).
+const RED_AFTER: Duration = Duration::from_secs(30);
+/// How often health and gauges are brought up to date.
+const TICK: Duration = Duration::from_secs(1);
+const STAGE: &str = "sink/write";
+const DEAD_LETTERS: &str = "sink/dead_letter";
+
+pub struct Worker<I, T> {
+    settings: Settings,
+    schema: KeySchema,
+    inbox: I,
+    room: Room,
+    acks: Acks,
+    batches: Batches,
+    writer: Writer<T>,
+    dead_letters: Option<DeadLetters>,
+    health: Health,
+    last_error: Option<String>,
+    meters: Meters,
+    started: Instant,
+}
+
+/// Counters of what happens for each message.
+struct Meters {
+    received: Counter,
+    put: Counter,
+    deleted: Counter,
+    coalesced: Counter,
+    acked: Counter,
+    lag: Gauge,
+}
+
+impl<I: Inbox, T: ItemTable> Worker<I, T> {
+    pub fn new<P: Publisher>(
+        settings: Settings,
+        schema: KeySchema,
+        inbox: I,
+        table: Arc<T>,
+        dead_letters: Option<P>,
+        health: Health,
+    ) -> Self {
+        let limits = Limits {
+            max_batch: settings.max_batch,
+            max_bytes: MAX_BATCH_BYTES,
+            coalesce: settings.coalesce,
+            flush: settings.flush_timeout,
+        };
+        Self {
+            schema,
+            inbox,
+            room: Room::new(settings.max_buffered, settings.max_buffered_bytes),
+            acks: Acks::default(),
+            batches: Batches::new(limits),
+            writer: Writer::new(table, settings.max_in_flight, settings.backoff),
+            dead_letters: dead_letters.map(|publisher| DeadLetters::new(publisher, settings.max_buffered)),
+            settings,
+            health,
+            last_error: None,
+            meters: Meters {
+                received: counter!(names::SINK_RECEIVED),
+                put: counter!(names::SINK_WRITTEN, "op" => "put"),
+                deleted: counter!(names::SINK_WRITTEN, "op" => "delete"),
+                coalesced: counter!(names::SINK_COALESCED),
+                acked: counter!(names::SINK_ACKED),
+                lag: gauge!(names::SINK_LAG),
+            },
+            started: Instant::now(),
+        }
+    }
+
+    pub fn into_inbox(self) -> I {
+        self.inbox
+    }
+
+    /// Works until `stop` or an error. The arms, in their order:
+    /// 1. the stop, which nothing may delay;
+    /// 2. answers and 3. receipts, since they make room and let entries be acknowledged;
+    /// 4. batches that have waited long enough (sent at the loop's start), and 5. health;
+    /// 6. new messages last, and only while there is room (M1).
+    pub async fn serve(&mut self, stop: &CancellationToken) -> Result<()> {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            self.send(false)?;
+            let (wake, started) = (self.wake(), self.started);
+            let has_room = self.room.has_room() && !self.acks.is_full(self.settings.max_buffered);
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(()),
+                Some(answer) = self.writer.answer(|| started.elapsed()) => self.answered(answer?)?,
+                Some((burial, receipt)) = receipt(&mut self.dead_letters) => self.buried(burial, receipt)?,
+                () = sleep_until(started, wake) => {}
+                _ = tick.tick() => self.report(),
+                message = self.inbox.receive(), if has_room => self.accept(message?)?,
+            }
+        }
+    }
+
+    /// Z1: takes no more messages; sends what waits, and waits for answers and receipts until the deadline. An error on the way does
+    /// not keep the rest from being finished; the first one is returned.
+    pub async fn drain(&mut self) -> Result<()> {
+        let deadline = tokio::time::sleep(self.settings.drain_timeout);
+        tokio::pin!(deadline);
+        let mut outcome = Ok(());
+        loop {
+            outcome = outcome.and(self.send(true));
+            let (wake, started) = (self.wake(), self.started);
+            let buried = self.dead_letters.as_ref().is_none_or(DeadLetters::is_idle);
+            if self.writer.is_idle() && buried && wake.is_none() {
+                return outcome;
+            }
+            let step = tokio::select! {
+                biased;
+                Some(answer) = self.writer.answer(|| started.elapsed()) => answer.and_then(|answer| self.answered(answer)),
+                Some((burial, receipt)) = receipt(&mut self.dead_letters) => self.buried(burial, receipt),
+                () = sleep_until(started, wake) => Ok(()),
+                () = &mut deadline => {
+                    let messages = self.room.messages();
+                    tracing::warn!(messages, "the stop did not wait for all writes; messages in work stay unacknowledged and come again");
+                    return outcome;
+                }
+            };
+            outcome = outcome.and(step);
+        }
+    }
+
+    /// When something is to be sent, if nothing else happens.
+    fn wake(&self) -> Option<Moment> {
+        Some(self.batches.next_due()?.max(self.writer.slot_at()?))
+    }
+
+    /// Sends what is ready, to the table and to the dead-letter topic.
+    fn send(&mut self, hurry: bool) -> Result<()> {
+        let now = self.started.elapsed();
+        while self.writer.has_slot(now)
+            && let Some(batch) = self.batches.next(now, hurry)
+        {
+            self.writer.send(batch, now);
+        }
+        while let Some(grave) = self.batches.next_grave() {
+            let poison = Poison { item_key: Some(key_json(grave.write.item(), &self.schema)), ..grave.poison };
+            self.bury(grave.ticket, poison, Some(grave.key))?;
+        }
+        Ok(())
+    }
+
+    fn accept(&mut self, message: InboundMessage) -> Result<()> {
+        self.meters.received.increment(1);
+        let slot = match self.acks.received(&message.entry, message.batch_index, message.batch_size) {
+            Seen::New(slot) => Some(slot),
+            Seen::Untracked => None,
+            Seen::Duplicate => {
+                tracing::debug!(topic = %message.entry.topic, id = message.id(), "redelivered while in work, dropped");
+                return Ok(());
+            }
+        };
+        let mapped = decode(self.settings.input_format, &message.payload).and_then(|decoded| map(decoded, &self.schema));
+        let ticket = self.room.admit(message, slot);
+        match mapped {
+            Ok(mapped) => {
+                if let Some(slot) = slot {
+                    self.acks.writes(slot, &mapped.key);
+                }
+                self.batches.add(ticket, mapped, self.started.elapsed());
+                Ok(())
+            }
+            Err(poison) => self.bury(ticket, poison, None),
+        }
+    }
+
+    fn answered(&mut self, answer: Answer) -> Result<()> {
+        let now = self.started.elapsed();
+        let Answer { batch, took, verdict } = answer;
+        counter!(names::SINK_BATCHES).increment(1);
+        histogram!(names::SINK_WRITE_SECONDS).record(took);
+        match verdict {
+            Verdict::Written { unprocessed, retry_at } => {
+                if !unprocessed.is_empty() {
+                    counter!(names::SINK_UNPROCESSED).increment(unprocessed.len() as u64);
+                    self.last_error = Some("DynamoDB returns them unprocessed: the table's or the partition's capacity is used up".into());
+                }
+                for done in self.batches.written(batch.id, &unprocessed, now, retry_at) {
+                    match done.outcome {
+                        Outcome::Put => self.meters.put.increment(1),
+                        Outcome::Deleted => self.meters.deleted.increment(1),
+                        Outcome::Coalesced => self.meters.coalesced.increment(1),
+                    }
+                    self.confirm(done.ticket)?;
+                }
+            }
+            Verdict::Failed { error, retry_at } => {
+                self.failed(&error);
+                tracing::warn!(table = self.settings.table_name, attempts = batch.attempts + 1, %error, "a batch failed, trying again");
+                self.batches.failed(batch.id, now, retry_at);
+                if error.retry() == Retry::Manual {
+                    self.health.red(STAGE, &error);
+                }
+            }
+            Verdict::Refused(error) => {
+                self.failed(&error);
+                tracing::debug!(table = self.settings.table_name, writes = batch.writes.len(), %error, "a batch was refused");
+                self.batches.refused(batch.id, &error, now);
+            }
+            Verdict::Fatal(error) => {
+                self.failed(&error);
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    fn failed(&mut self, error: &Error) {
+        counter!(names::ERRORS, "stage" => STAGE, "kind" => format!("{:?}", error.kind())).increment(1);
+        self.last_error = Some(error.to_string());
+    }
+
+    /// Starts a message's way into the dead-letter topic; without one, the worker ends.
+    fn bury(&mut self, ticket: Ticket, poison: Poison, key: Option<ItemKey>) -> Result<()> {
+        let Some(message) = self.room.get(ticket) else { return Ok(()) };
+        let Settings { table_name, worker_id, .. } = &self.settings;
+        let doing = || format!("write message {} of {} to table {table_name}", message.id(), message.entry.topic);
+        let Some(dead_letters) = &mut self.dead_letters else {
+            let why = format!("{poison}. It stays unacknowledged; configure a dead-letter topic, or remove the message");
+            return Err(Error::new(Kind::Poison, doing(), why));
+        };
+        tracing::warn!(topic = %message.entry.topic, id = message.id(), %poison, "a message goes to the dead-letter topic");
+        let now = chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Millis, true);
+        let copy = dead_letter::copy(Origin { message, table: table_name, worker: worker_id, now: &now }, &poison);
+        dead_letters.bury(Burial { ticket, poison, key }, copy)
+    }
+
+    fn buried(&mut self, burial: Burial, receipt: Result<()>) -> Result<()> {
+        let Burial { ticket, poison, key } = burial;
+        if let Err(error) = receipt {
+            let id = self.room.get(ticket).map(InboundMessage::id).unwrap_or_default();
+            let why = format!("{}; the message stays unacknowledged", error.why());
+            return Err(Error::new(error.kind(), format!("copy message {id} to the dead-letter topic ({poison})"), why));
+        }
+        counter!(names::SINK_DEAD_LETTERED, "reason" => poison.reason.name()).increment(1);
+        if let Some(key) = key {
+            self.batches.buried(key, self.started.elapsed());
+        }
+        self.confirm(ticket)
+    }
+
+    /// A1: the message is stored or dead-lettered.
+    fn confirm(&mut self, ticket: Ticket) -> Result<()> {
+        let Some((message, slot)) = self.room.release(ticket) else { return Ok(()) };
+        let now = u64::try_from(chrono::Utc::now().timestamp_millis()).unwrap_or_default();
+        self.meters.lag.set(now.saturating_sub(message.publish_time) as f64 / 1000.0);
+        for entry in slot.map(|slot| self.acks.confirmed(slot)).unwrap_or_default() {
+            self.inbox.ack(&entry)?;
+            self.meters.acked.increment(1);
+        }
+        Ok(())
+    }
+
+    /// H1: red while writes have been failing, or a call or a copy has been unanswered, for too long.
+    fn report(&self) {
+        gauge!(names::SINK_BUFFERED).set(self.room.messages() as f64);
+        gauge!(names::SINK_BUFFERED_BYTES).set(self.room.bytes() as f64);
+        let now = self.started.elapsed();
+        let late = |since: Moment| now.saturating_sub(since) >= RED_AFTER;
+        let failing = self.batches.failing();
+        let table = &self.settings.table_name;
+        if let Some((items, since)) = failing.filter(|(_, since)| late(*since)) {
+            let seconds = now.saturating_sub(since).as_secs();
+            let last = self.last_error.as_deref().unwrap_or("unknown");
+            self.health.red(STAGE, format!("{items} items cannot be written to table {table} since {seconds} s; last: {last}"));
+        } else if let Some(since) = self.writer.waiting_since().filter(|since| late(*since)) {
+            let seconds = now.saturating_sub(since).as_secs();
+            self.health.red(STAGE, format!("a write to table {table} is unanswered since {seconds} s"));
+        } else if !self.writer.is_paused() {
+            self.health.green(STAGE);
+        }
+        match self.dead_letters.as_ref().and_then(DeadLetters::silent_for).filter(|silent| *silent >= RED_AFTER) {
+            Some(silent) => self.health.red(DEAD_LETTERS, format!("the dead-letter topic has not answered for {} s", silent.as_secs())),
+            None => self.health.green(DEAD_LETTERS),
+        }
+    }
+}
+
+async fn receipt(dead_letters: &mut Option<DeadLetters>) -> Option<(Burial, Result<()>)> {
+    dead_letters.as_mut()?.receipt().await
+}
+
+async fn sleep_until(started: Instant, wake: Option<Moment>) {
+    match wake {
+        Some(at) => tokio::time::sleep_until(started + at).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,16 +1,61 @@
 //! The source worker: a DynamoDB stream into a Pulsar topic.
+//!
+//! | stage | file | hands on through | bound |
+//! |---|---|---|---|
+//! | which shards need a lease | [`discover`], asked for by [`catalog`] | rows of the lease table | five DescribeStream calls a second |
+//! | which leases to take and keep | [`lease::plan`], [`lease::keeper`] | one task for each lease held | one write under way for each |
+//! | reading | [`shard`], driven by [`poll`] | pages | five calls a second for each shard; a page needs room first |
+//! | bytes | [`convert`] | messages | the page it comes from |
+//! | sending | [`publish`] | the publisher, and a channel of receipts for each shard | `max_in_flight` records and 128 MiB over all shards (M1) |
+//! | what is safe | [`checkpoint`] | the lease row, written by [`lease::keeper`] | one entry for each record in flight |
+//!
+//! [`consume`] puts the last four together for one shard; this file takes leases, starts those tasks and ends them. What fails and
+//! can heal is repeated where it fails ([`heal`]), so an error that arrives here ends the worker.
 
+pub mod catalog;
+pub mod checkpoint;
+pub mod clock;
+pub mod consume;
 pub mod convert;
+pub mod discover;
+pub mod heal;
+pub mod lease;
+pub mod poll;
+pub mod publish;
+pub mod shard;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
+use futures_util::StreamExt;
+use metrics::gauge;
+use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    error::Result,
-    metrics::health::Health,
-    ports::{LeaseTable, Publisher, StreamReader},
+use self::{
+    catalog::Catalog,
+    clock::Clock,
+    consume::Outcome,
+    heal::{Trouble, heal},
+    lease::{
+        Me,
+        keeper::{Keeper, Taken},
+        plan::{self, Sightings},
+    },
+    poll::Lag,
+    publish::Budget,
 };
+use crate::{
+    error::{Error, Kind, Result, Retry},
+    metrics::{health::Health, names},
+    ports::{LeaseTable, Moment, Publisher, ShardId, StreamReader},
+};
+
+/// The whole stream is listed again after this pause, to find what the ends of shards did not show: short after a start and after a
+/// shard that ended without a child in sight, doubled up to the ceiling.
+const AUDIT_PAUSE: Duration = Duration::from_secs(10);
+const AUDIT_PAUSE_CEILING: Duration = Duration::from_secs(300);
+/// Leases taken at once.
+const TAKES_UNDER_WAY: usize = 16;
 
 /// Where reading starts for shards that have no lease yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +85,20 @@ pub struct Settings {
     pub drain_timeout: Duration,
 }
 
+/// What all stages of a worker share.
+#[derive(Debug)]
+pub struct Shared<R, L, P> {
+    settings: Settings,
+    reader: Arc<R>,
+    publisher: P,
+    catalog: Catalog<R, L>,
+    budget: Budget,
+    lag: Lag,
+    clock: Clock,
+    health: Health,
+    stop: CancellationToken,
+}
+
 /// Runs until `stop` is cancelled, then drains: waits for receipts, checkpoints, releases its leases (Z1).
 ///
 /// Errors only where neither time nor a person can heal it without a restart.
@@ -51,7 +110,201 @@ pub async fn run<R: StreamReader, L: LeaseTable, P: Publisher>(
     health: Health,
     stop: CancellationToken,
 ) -> Result<()> {
-    let _ = (settings, reader, leases, publisher, health);
-    stop.cancelled().await;
-    Ok(())
+    let clock = Clock::start();
+    let throttle_delay = settings.backoff;
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => return Ok(()),
+        ready = heal("leases", clock, &health, throttle_delay, || leases.ensure()) => ready?,
+    }
+    let nonce = format!("{:016x}", fastrand::u64(..));
+    tracing::info!(worker = settings.worker_id, nonce, "the source has started");
+    let keeper = Arc::new(Keeper {
+        table: leases.clone(),
+        me: Me { id: settings.worker_id.clone(), nonce },
+        failover: settings.failover,
+        checkpoint_interval: settings.checkpoint_interval,
+        throttle_delay,
+        clock,
+        health: health.clone(),
+    });
+    let catalog = Catalog::new(reader.clone(), leases, settings.start, clock, health.clone(), throttle_delay);
+    let budget = Budget::new(settings.max_in_flight);
+    // A child: an error here stops the shards, and not whoever else listens to the host's token.
+    let stop = stop.child_token();
+    let shared = Shared { settings, reader, publisher, catalog, budget, lag: Lag::default(), clock, health, stop };
+    let mut worker = Worker {
+        shared: Arc::new(shared),
+        keeper,
+        seen: Sightings::default(),
+        held: BTreeSet::new(),
+        tasks: JoinSet::new(),
+        next_scan: Moment::ZERO,
+        next_audit: Some(Moment::ZERO),
+        audit_pause: AUDIT_PAUSE,
+        scanning: Trouble::default(),
+    };
+    let result = worker.run().await;
+    worker.drain(result).await
+}
+
+/// What a task of the worker has come to.
+enum Done {
+    Shard(ShardId, Result<Outcome>),
+    Audit(Result<usize>),
+}
+
+struct Worker<R, L, P> {
+    shared: Arc<Shared<R, L, P>>,
+    keeper: Arc<Keeper<L>>,
+    seen: Sightings,
+    /// The shards that have a task here: exactly those whose leases this worker holds.
+    held: BTreeSet<ShardId>,
+    tasks: JoinSet<Done>,
+    next_scan: Moment,
+    /// `None` while one is under way.
+    next_audit: Option<Moment>,
+    audit_pause: Duration,
+    scanning: Trouble,
+}
+
+impl<R: StreamReader, L: LeaseTable, P: Publisher> Worker<R, L, P> {
+    /// Until the stop, or the first error that nothing heals.
+    async fn run(&mut self) -> Result<()> {
+        let shared = self.shared.clone();
+        loop {
+            let wake = self.next_audit.map_or(self.next_scan, |audit| audit.min(self.next_scan));
+            tokio::select! {
+                biased;
+                () = shared.stop.cancelled() => return Ok(()),
+                Some(done) = self.tasks.join_next() => self.done(done)?,
+                () = shared.clock.sleep_until(wake) => {
+                    if self.next_audit.is_some_and(|due| due <= shared.clock.now()) {
+                        self.audit();
+                    }
+                    if self.next_scan <= shared.clock.now() {
+                        self.scan().await?;
+                    }
+                }
+            }
+        }
+    }
+
+    fn done(&mut self, done: Result<Done, JoinError>) -> Result<()> {
+        let now = self.shared.clock.now();
+        match done {
+            Ok(Done::Shard(shard, result)) => {
+                self.held.remove(&shard);
+                gauge!(names::SOURCE_LEASES_HELD).set(self.held.len() as f64);
+                match result? {
+                    Outcome::Finished { lease, children } => {
+                        self.seen.saw(lease, now);
+                        if children == 0 {
+                            self.audit_pause = AUDIT_PAUSE;
+                            self.next_audit = self.next_audit.map(|due| due.min(now + AUDIT_PAUSE));
+                        }
+                    }
+                    Outcome::Lost(lease) => self.seen.saw(lease, now),
+                    Outcome::Released => {}
+                }
+                // The children's rows are there: start them at once.
+                self.next_scan = now;
+            }
+            Ok(Done::Audit(result)) => {
+                if result? > 0 {
+                    self.next_scan = now;
+                }
+                self.next_audit = Some(now + self.audit_pause);
+                self.audit_pause = (self.audit_pause * 2).min(AUDIT_PAUSE_CEILING);
+            }
+            Err(panic) => return Err(Error::new(Kind::Fatal, "read the stream", format!("a task has failed: {panic}"))),
+        }
+        Ok(())
+    }
+
+    fn audit(&mut self) {
+        self.next_audit = None;
+        let shared = self.shared.clone();
+        self.tasks.spawn(async move {
+            tokio::select! {
+                biased;
+                () = shared.stop.cancelled() => Done::Audit(Ok(0)),
+                result = shared.catalog.create_missing() => Done::Audit(result),
+            }
+        });
+    }
+
+    /// Looks at the lease table and takes what may be taken.
+    async fn scan(&mut self) -> Result<()> {
+        let shared = self.shared.clone();
+        let rows = tokio::select! {
+            biased;
+            () = shared.stop.cancelled() => return Ok(()),
+            rows = heal::within(heal::CALL_LIMIT, "list the leases", self.keeper.table.list()) => rows,
+        };
+        match rows {
+            Ok(rows) => self.seen.listed(rows, shared.clock.now()),
+            Err(error) => return self.scan_failed(error),
+        }
+        let failover = self.keeper.failover;
+        let wanted = plan::to_take(&self.seen, &self.keeper.me, |shard| self.held.contains(shard), shared.clock.now(), failover);
+        let keeper = &self.keeper;
+        let mut takes = futures_util::stream::iter(wanted)
+            .map(|lease| async move { (keeper.take(&lease).await, lease) })
+            .buffer_unordered(TAKES_UNDER_WAY);
+        let (mut tenures, mut failure) = (Vec::new(), None);
+        while let Some((taken, lease)) = takes.next().await {
+            match taken {
+                Ok(Taken::Held(tenure)) => tenures.push(tenure),
+                Ok(Taken::Refused(Some(row))) => self.seen.saw(row, shared.clock.now()),
+                Ok(Taken::Refused(None)) => self.seen.gone(&lease.shard),
+                Err(error) => failure = Some(error),
+            }
+        }
+        drop(takes);
+        for tenure in tenures {
+            let (shared, shard) = (self.shared.clone(), tenure.lease().shard.clone());
+            self.seen.saw(tenure.lease().clone(), shared.clock.now());
+            self.held.insert(shard.clone());
+            self.tasks.spawn(async move { Done::Shard(shard, consume::consume(&shared, tenure).await) });
+        }
+        gauge!(names::SOURCE_LEASES_HELD).set(self.held.len() as f64);
+        if let Some(error) = failure {
+            return self.scan_failed(error);
+        }
+        if self.scanning.healed() {
+            shared.health.green("take leases");
+        }
+        let pause = if plan::others_work(&self.seen, |shard| self.held.contains(shard)) { failover / 5 } else { failover };
+        self.next_scan = shared.clock.now() + pause;
+        Ok(())
+    }
+
+    fn scan_failed(&mut self, error: Error) -> Result<()> {
+        heal::count("leases", &error);
+        if error.retry() == Retry::Never {
+            return Err(error);
+        }
+        let now = self.shared.clock.now();
+        self.next_scan = now + self.scanning.failed(&error, self.keeper.throttle_delay, now, fastrand::f64());
+        tracing::warn!(%error, "leases were not taken; it is tried again");
+        if self.scanning.is_serious(&error, now) {
+            self.shared.health.red("take leases", &error);
+        }
+        Ok(())
+    }
+
+    /// Z1: stops the shards, which settle, checkpoint and release. The first error is the one to tell.
+    async fn drain(mut self, mut result: Result<()>) -> Result<()> {
+        self.shared.stop.cancel();
+        while let Some(done) = self.tasks.join_next().await {
+            if let Err(error) = self.done(done) {
+                tracing::error!(%error, "while stopping");
+                result = result.and(Err(error));
+            }
+        }
+        self.shared.health.green("take leases");
+        tracing::info!("the source has stopped");
+        result
+    }
 }

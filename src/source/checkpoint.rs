@@ -1,0 +1,171 @@
+//! What of one shard is safely in Pulsar: the contiguous prefix of its receipts (C1, C2). Pure.
+
+use std::collections::VecDeque;
+
+use crate::ports::{Checkpoint, SequenceNumber};
+
+/// Stands for one record on its way; given out in reading order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ticket(u64);
+
+/// Follows one shard's records from reading to receipt, for as long as its lease is held.
+#[derive(Debug)]
+pub struct Tracker {
+    /// Records read and not yet covered by the prefix, in reading order; `true` once stored or skipped.
+    waiting: VecDeque<(SequenceNumber, bool)>,
+    /// The ticket of the first one waiting.
+    first: u64,
+    /// The last record of the prefix.
+    reached: Option<SequenceNumber>,
+    /// What the lease row says.
+    written: Checkpoint,
+    /// All records were read, and the children have leases.
+    ended: bool,
+}
+
+impl Tracker {
+    pub fn new(written: Checkpoint) -> Self {
+        Self { waiting: VecDeque::new(), first: 0, reached: None, written, ended: false }
+    }
+
+    /// A record was handed on. Records come in the shard's order.
+    pub fn begin(&mut self, sequence: SequenceNumber) -> Ticket {
+        debug_assert!(!self.ended, "C2: a record after the end of the shard");
+        debug_assert!(
+            self.waiting.back().map(|(last, _)| last).or(self.reached.as_ref()).is_none_or(|last| *last < sequence),
+            "C2: {sequence} comes after a later record"
+        );
+        self.waiting.push_back((sequence, false));
+        Ticket(self.first + self.waiting.len() as u64 - 1)
+    }
+
+    /// The record is stored in Pulsar, or policy skipped it.
+    pub fn done(&mut self, ticket: Ticket) {
+        if let Some(entry) = ticket.0.checked_sub(self.first).and_then(|at| self.waiting.get_mut(usize::try_from(at).ok()?)) {
+            entry.1 = true;
+        }
+        while self.waiting.front().is_some_and(|(_, done)| *done) {
+            self.reached = self.waiting.pop_front().map(|(sequence, _)| sequence);
+            self.first += 1;
+        }
+    }
+
+    /// No record follows, and whatever has to exist before SHARD_END exists.
+    pub fn end(&mut self) {
+        self.ended = true;
+    }
+
+    /// Records handed on and not yet covered by the prefix.
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// The checkpoint to write, where it is further than the written one.
+    pub fn due(&self) -> Option<Checkpoint> {
+        let reached = if self.ended && self.waiting.is_empty() { Checkpoint::ShardEnd } else { Checkpoint::At(self.reached.clone()?) };
+        debug_assert!(
+            self.waiting.front().is_none_or(|(next, _)| match &reached {
+                Checkpoint::At(sequence) => sequence < next,
+                _ => false,
+            }),
+            "C1: {reached:?} passes a record without receipt"
+        );
+        is_ahead(&reached, &self.written).then_some(reached)
+    }
+
+    pub fn wrote(&mut self, checkpoint: &Checkpoint) {
+        debug_assert!(!is_ahead(&self.written, checkpoint), "C2: {checkpoint:?} after {:?}", self.written);
+        self.written = checkpoint.clone();
+    }
+}
+
+/// Whether `a` lies further than `b`. The sentinels of a lease that has not begun are all at the start.
+pub fn is_ahead(a: &Checkpoint, b: &Checkpoint) -> bool {
+    fn rank(checkpoint: &Checkpoint) -> (u8, Option<&SequenceNumber>) {
+        match checkpoint {
+            Checkpoint::TrimHorizon | Checkpoint::Latest | Checkpoint::AtTimestamp => (0, None),
+            Checkpoint::At(sequence) => (1, Some(sequence)),
+            Checkpoint::ShardEnd => (2, None),
+        }
+    }
+    rank(a) > rank(b)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn at(n: u64) -> SequenceNumber {
+        SequenceNumber::parse(&format!("{n:021}")).expect("digits")
+    }
+
+    #[test]
+    fn c1_the_prefix_stops_before_the_first_record_without_receipt() {
+        let mut tracker = Tracker::new(Checkpoint::TrimHorizon);
+        let tickets: Vec<_> = (1..=3).map(|n| tracker.begin(at(n))).collect();
+        assert_eq!(tracker.due(), None);
+        tracker.done(tickets[1]);
+        tracker.done(tickets[2]);
+        assert_eq!(tracker.due(), None, "record 1 has no receipt");
+        tracker.done(tickets[0]);
+        assert_eq!(tracker.due(), Some(Checkpoint::At(at(3))));
+    }
+
+    #[test]
+    fn what_is_written_is_not_due_again() {
+        let mut tracker = Tracker::new(Checkpoint::At(at(5)));
+        let ticket = tracker.begin(at(6));
+        tracker.done(ticket);
+        tracker.done(ticket);
+        tracker.wrote(&Checkpoint::At(at(6)));
+        assert_eq!(tracker.due(), None);
+    }
+
+    #[test]
+    fn c2_shard_end_waits_for_the_last_receipt() {
+        let mut tracker = Tracker::new(Checkpoint::Latest);
+        let (one, two) = (tracker.begin(at(1)), tracker.begin(at(2)));
+        tracker.end();
+        tracker.done(one);
+        assert_eq!(tracker.due(), Some(Checkpoint::At(at(1))));
+        tracker.done(two);
+        assert_eq!(tracker.due(), Some(Checkpoint::ShardEnd));
+    }
+
+    #[test]
+    fn c2_an_empty_shard_ends_too() {
+        let mut tracker = Tracker::new(Checkpoint::TrimHorizon);
+        tracker.end();
+        assert_eq!(tracker.due(), Some(Checkpoint::ShardEnd));
+        tracker.wrote(&Checkpoint::ShardEnd);
+        assert_eq!(tracker.due(), None);
+    }
+
+    proptest! {
+        /// C1 and C2 for receipts in any order: what is due is always the longest prefix of receipts, and never goes back.
+        #[test]
+        fn c1_c2_any_order_of_receipts(order in Just((0..40usize).collect::<Vec<_>>()).prop_shuffle(), write_every in 1..7usize) {
+            let mut tracker = Tracker::new(Checkpoint::TrimHorizon);
+            let tickets: Vec<_> = (0..40).map(|n| tracker.begin(at(n))).collect();
+            let mut stored = [false; 40];
+            for (step, &n) in order.iter().enumerate() {
+                tracker.done(tickets[n]);
+                stored[n] = true;
+                let prefix = stored.iter().take_while(|s| **s).count();
+                let due = tracker.due();
+                if let Some(Checkpoint::At(sequence)) = &due {
+                    prop_assert_eq!(sequence, &at(prefix as u64 - 1));
+                }
+                prop_assert_eq!(tracker.waiting(), 40 - prefix);
+                if step % write_every == 0 && let Some(due) = due {
+                    tracker.wrote(&due);
+                    prop_assert_eq!(tracker.due(), None);
+                }
+            }
+            tracker.end();
+            prop_assert_eq!(tracker.due(), Some(Checkpoint::ShardEnd));
+        }
+    }
+}

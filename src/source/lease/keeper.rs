@@ -1,0 +1,243 @@
+//! Keeps a lease that was taken: renewals, checkpoints (which are renewals too), and the local deadline after which it counts as lost (L2).
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use metrics::counter;
+
+use super::Me;
+use crate::{
+    error::{Error, Kind, Result, Retry},
+    metrics::{health::Health, names},
+    ports::{Checkpoint, Claim, Lease, LeaseTable, Moment},
+    source::{
+        checkpoint::is_ahead,
+        clock::Clock,
+        heal::{self, Trouble},
+        publish::Progress,
+    },
+};
+
+/// A holder stops so long before anybody else may take its lease (L2): room for a write under way and for clocks of unequal speed.
+const MARGIN: Duration = Duration::from_secs(2);
+
+/// What all tenures of a worker share.
+#[derive(Debug)]
+pub struct Keeper<L> {
+    pub table: Arc<L>,
+    pub me: Me,
+    pub failover: Duration,
+    pub checkpoint_interval: Duration,
+    pub throttle_delay: Duration,
+    pub clock: Clock,
+    pub health: Health,
+}
+
+/// Whether a lease may still be acted on. The only place that says so; stages ask it before each publish (L2).
+#[derive(Debug, Clone)]
+pub struct Holding {
+    clock: Clock,
+    until_millis: Arc<AtomicU64>,
+}
+
+impl Holding {
+    pub fn is_good(&self) -> bool {
+        self.clock.now() < self.until()
+    }
+
+    fn until(&self) -> Moment {
+        Duration::from_millis(self.until_millis.load(Ordering::Acquire))
+    }
+}
+
+/// A lease that this worker holds. Only its tenure writes its row.
+#[derive(Debug)]
+pub struct Tenure<L> {
+    keeper: Arc<Keeper<L>>,
+    lease: Lease,
+    holding: Holding,
+    /// When the last write that succeeded was sent.
+    confirmed: Moment,
+    checkpointed: Moment,
+}
+
+enum Write<'a> {
+    Renew,
+    Checkpoint(&'a Checkpoint),
+    Release,
+}
+
+/// What became of an attempt to take a lease.
+#[derive(Debug)]
+pub enum Taken<L> {
+    Held(Tenure<L>),
+    /// Somebody else wrote the row; as it is now.
+    Refused(Option<Lease>),
+}
+
+impl<L: LeaseTable> Keeper<L> {
+    pub async fn take(self: &Arc<Self>, seen: &Lease) -> Result<Taken<L>> {
+        let sent = self.clock.now();
+        let take = self.table.take(seen, &self.me.id, &self.me.nonce);
+        match heal::within(self.call_limit(), &format!("take the lease of {}", seen.shard), take).await? {
+            Claim::Held(lease) => {
+                counter!(names::SOURCE_LEASES_TAKEN).increment(1);
+                let holding = Holding { clock: self.clock, until_millis: Arc::new(AtomicU64::new(0)) };
+                let mut tenure = Tenure { keeper: self.clone(), lease, holding, confirmed: sent, checkpointed: sent };
+                tenure.confirm(sent);
+                Ok(Taken::Held(tenure))
+            }
+            Claim::Lost(row) => Ok(Taken::Refused(row)),
+        }
+    }
+
+    fn renewal_interval(&self) -> Duration {
+        self.failover / 3
+    }
+
+    /// A write that hangs must leave time for another try.
+    fn call_limit(&self) -> Duration {
+        self.failover / 3
+    }
+}
+
+impl<L: LeaseTable> Tenure<L> {
+    pub fn lease(&self) -> &Lease {
+        &self.lease
+    }
+
+    pub fn holding(&self) -> Holding {
+        self.holding.clone()
+    }
+
+    /// Renews the lease and writes what `progress` has to write, until SHARD_END is written.
+    ///
+    /// Errors with `LeaseLost` when another worker has it, or when it could not be renewed in time. Cancel-safe: a write that was under
+    /// way is found again by the next one.
+    pub async fn keep(&mut self, progress: &Progress) -> Result<()> {
+        let keeper = self.keeper.clone();
+        let (clock, stage) = (keeper.clock, format!("lease {}", self.lease.shard));
+        let (mut trouble, mut retry_at) = (Trouble::default(), Moment::ZERO);
+        loop {
+            let now = clock.now();
+            if !self.holding.is_good() {
+                counter!(names::SOURCE_LEASES_LOST).increment(1);
+                return Err(self.lost("it could not be renewed in time"));
+            }
+            let due = progress.due();
+            let renew_at = self.confirmed + keeper.renewal_interval();
+            let write_at = match &due {
+                Some(Checkpoint::ShardEnd) => now,
+                Some(_) => renew_at.min(self.checkpointed + keeper.checkpoint_interval),
+                None => renew_at,
+            };
+            let write_at = write_at.max(retry_at);
+            if write_at > now {
+                tokio::select! {
+                    () = clock.sleep_until(write_at.min(self.holding.until())) => {}
+                    () = progress.changed() => {}
+                }
+                continue;
+            }
+            let result = match &due {
+                Some(checkpoint) => self.checkpoint(checkpoint, progress).await,
+                None => self.write(Write::Renew).await,
+            };
+            match result {
+                Ok(()) => {
+                    if trouble.healed() {
+                        keeper.health.green(&stage);
+                    }
+                    if due == Some(Checkpoint::ShardEnd) {
+                        return Ok(());
+                    }
+                }
+                Err(error) if error.retry() == Retry::Never => {
+                    keeper.health.green(&stage);
+                    return Err(error);
+                }
+                Err(error) => {
+                    heal::count("lease", &error);
+                    let delay = trouble.failed(&error, Duration::ZERO, clock.now(), fastrand::f64());
+                    // Waiting longer than this would give the lease away.
+                    retry_at = clock.now() + delay.min(keeper.failover / 10);
+                    tracing::warn!(shard = %self.lease.shard, %error, "the lease was not written; it is tried again");
+                    if trouble.is_serious(&error, clock.now()) {
+                        keeper.health.red(stage.clone(), &error);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The last checkpoint, then gives the lease up (Z1). Best effort: what fails here costs a takeover and duplicates, no records.
+    pub async fn close(mut self, progress: &Progress) {
+        if let Some(checkpoint) = progress.due()
+            && let Err(error) = self.checkpoint(&checkpoint, progress).await
+        {
+            tracing::warn!(shard = %self.lease.shard, %error, "the last checkpoint was not written; its records will be published again");
+        }
+        if let Err(error) = self.write(Write::Release).await {
+            tracing::warn!(shard = %self.lease.shard, %error, "the lease was not released; it is free after the failover time");
+        }
+    }
+
+    async fn checkpoint(&mut self, checkpoint: &Checkpoint, progress: &Progress) -> Result<()> {
+        debug_assert!(!is_ahead(&self.lease.checkpoint, checkpoint), "C2: {checkpoint:?} after {:?}", self.lease.checkpoint);
+        self.write(Write::Checkpoint(checkpoint)).await?;
+        progress.wrote(checkpoint);
+        self.checkpointed = self.confirmed;
+        counter!(names::SOURCE_CHECKPOINTS).increment(1);
+        Ok(())
+    }
+
+    async fn write(&mut self, what: Write<'_>) -> Result<()> {
+        if !self.holding.is_good() {
+            return Err(self.lost("it could not be renewed in time"));
+        }
+        let (table, limit) = (self.keeper.table.clone(), self.keeper.call_limit());
+        let doing = format!("write the lease of {}", self.lease.shard);
+        loop {
+            let sent = self.keeper.clock.now();
+            let claim = match &what {
+                Write::Renew => heal::within(limit, &doing, table.renew(&self.lease)).await?,
+                Write::Checkpoint(checkpoint) => heal::within(limit, &doing, table.checkpoint(&self.lease, checkpoint)).await?,
+                Write::Release => heal::within(limit, &doing, table.release(&self.lease)).await?,
+            };
+            match claim {
+                Claim::Held(lease) => {
+                    self.lease = lease;
+                    self.confirm(sent);
+                    return Ok(());
+                }
+                // Only this start writes this nonce: an earlier write of ours had landed although its reply was lost (spec R3).
+                Claim::Lost(Some(row)) if self.keeper.me.owns(&row) && row.counter > self.lease.counter => self.lease = row,
+                Claim::Lost(row) => {
+                    counter!(names::SOURCE_LEASES_LOST).increment(1);
+                    let by = row.map_or("its row is gone".into(), |row| match row.owner {
+                        Some(owner) => format!("{owner} has taken it"),
+                        None => "its row has no owner any more".into(),
+                    });
+                    return Err(self.lost(&by));
+                }
+            }
+        }
+    }
+
+    /// A write that was sent at `sent` has succeeded: nobody can have seen the row unchanged for longer than since then.
+    fn confirm(&mut self, sent: Moment) {
+        self.confirmed = sent;
+        let failover = self.keeper.failover;
+        let until = sent + failover.saturating_sub(MARGIN.min(failover / 5));
+        self.holding.until_millis.store(u64::try_from(until.as_millis()).unwrap_or(u64::MAX), Ordering::Release);
+    }
+
+    fn lost(&self, why: &str) -> Error {
+        Error::new(Kind::LeaseLost, format!("keep the lease of {}", self.lease.shard), why)
+    }
+}

@@ -1,0 +1,151 @@
+//! Which leases to take, from what was seen of the rows and when. Pure.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use super::Me;
+use crate::{
+    ports::{Checkpoint, Lease, Moment, ShardId},
+    source::discover::may_start,
+};
+
+#[derive(Debug)]
+struct Sighting {
+    lease: Lease,
+    /// When this worker saw the counter change, by its own clock.
+    changed: Moment,
+    /// Not changed since the first look of this start.
+    since_start: bool,
+}
+
+/// The lease table as this worker has seen it.
+#[derive(Debug, Default)]
+pub struct Sightings {
+    rows: BTreeMap<ShardId, Sighting>,
+    looked: bool,
+}
+
+impl Sightings {
+    /// A whole listing, which ended at `now`.
+    pub fn listed(&mut self, rows: Vec<Lease>, now: Moment) {
+        let mut before = std::mem::take(&mut self.rows);
+        let first_look = !self.looked;
+        self.looked = true;
+        for lease in rows {
+            let sighting = match before.remove(&lease.shard) {
+                Some(seen) if seen.lease.counter == lease.counter => Sighting { lease, ..seen },
+                _ => Sighting { lease, changed: now, since_start: first_look },
+            };
+            self.rows.insert(sighting.lease.shard.clone(), sighting);
+        }
+    }
+
+    /// One row, as a write has just shown it.
+    pub fn saw(&mut self, lease: Lease, now: Moment) {
+        self.rows.insert(lease.shard.clone(), Sighting { lease, changed: now, since_start: false });
+    }
+
+    pub fn gone(&mut self, shard: &ShardId) {
+        self.rows.remove(shard);
+    }
+
+    pub fn row(&self, shard: &ShardId) -> Option<&Lease> {
+        self.rows.get(shard).map(|seen| &seen.lease)
+    }
+
+    pub fn rows(&self) -> impl Iterator<Item = &Lease> {
+        self.rows.values().map(|seen| &seen.lease)
+    }
+}
+
+/// The leases to take now: those that may start (S1), are not `held` already, and belong to nobody:
+///
+/// - rows without owner, at once;
+/// - rows of this very start, at once: a take whose reply was lost, or a lease that ran out here and was not taken by anybody;
+/// - rows of an earlier start of the same worker, at once, unless they change: then a twin lives;
+/// - rows of others when they have not changed for longer than `failover`.
+pub fn to_take(seen: &Sightings, me: &Me, held: impl Fn(&ShardId) -> bool, now: Moment, failover: Duration) -> Vec<Lease> {
+    seen.rows
+        .values()
+        .filter(|row| !held(&row.lease.shard) && may_start(&row.lease, |shard| seen.row(shard)))
+        .filter(|row| {
+            let own = row.lease.owner.as_ref() == Some(&me.id);
+            row.lease.owner.is_none() || me.owns(&row.lease) || (own && row.since_start) || now.saturating_sub(row.changed) > failover
+        })
+        .map(|row| row.lease.clone())
+        .collect()
+}
+
+/// Whether another worker may yet die and leave something to this one: unfinished rows that are neither held here nor wait for a parent.
+pub fn others_work(seen: &Sightings, held: impl Fn(&ShardId) -> bool) -> bool {
+    seen.rows().any(|lease| lease.checkpoint != Checkpoint::ShardEnd && !held(&lease.shard) && may_start(lease, |shard| seen.row(shard)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const F: Duration = Duration::from_secs(10);
+
+    fn me() -> Me {
+        Me { id: "me".into(), nonce: "2".into() }
+    }
+
+    fn lease(shard: &str, owner: Option<(&str, &str)>, counter: u64) -> Lease {
+        Lease {
+            shard: ShardId::new(shard),
+            owner: owner.map(|(id, _)| id.into()),
+            counter,
+            checkpoint: Checkpoint::TrimHorizon,
+            owner_switches: 0,
+            parents: Vec::new(),
+            start_at: None,
+            nonce: owner.map(|(_, nonce)| nonce.into()),
+        }
+    }
+
+    fn taken(seen: &Sightings, now: u64) -> Vec<String> {
+        to_take(seen, &me(), |_| false, Duration::from_secs(now), F).into_iter().map(|lease| lease.shard.to_string()).collect()
+    }
+
+    #[test]
+    fn l1_anothers_row_is_taken_only_after_the_failover_time_without_change() {
+        let mut seen = Sightings::default();
+        for (now, counter) in [(0, 1), (5, 2), (10, 2), (15, 2)] {
+            seen.listed(vec![lease("a", Some(("java", "x")), counter)], Duration::from_secs(now));
+            assert!(taken(&seen, now).is_empty(), "at {now} s");
+        }
+        assert_eq!(taken(&seen, 16), ["a"]);
+    }
+
+    #[test]
+    fn free_rows_and_rows_of_an_earlier_start_are_taken_at_once() {
+        let mut seen = Sightings::default();
+        seen.listed(vec![lease("free", None, 3), lease("mine", Some(("me", "1")), 3), lease("now", Some(("me", "2")), 3)], F);
+        assert_eq!(taken(&seen, 10), ["free", "mine", "now"]);
+        assert!(to_take(&seen, &me(), |_| true, F, F).is_empty(), "held leases are not taken again");
+    }
+
+    #[test]
+    fn a_living_twin_keeps_its_rows() {
+        let mut seen = Sightings::default();
+        seen.listed(vec![], Duration::ZERO);
+        seen.listed(vec![lease("twin", Some(("me", "1")), 3)], Duration::from_secs(1));
+        assert!(taken(&seen, 2).is_empty());
+        let mut seen = Sightings::default();
+        seen.listed(vec![lease("twin", Some(("me", "1")), 3)], Duration::ZERO);
+        seen.listed(vec![lease("twin", Some(("me", "1")), 4)], Duration::from_secs(1));
+        assert!(taken(&seen, 2).is_empty());
+    }
+
+    #[test]
+    fn s1_a_child_waits_for_its_parent_and_ended_leases_are_left_alone() {
+        let child = Lease { parents: vec![ShardId::new("parent")], ..lease("child", None, 0) };
+        let mut seen = Sightings::default();
+        seen.listed(vec![child, lease("parent", None, 0)], Duration::ZERO);
+        assert_eq!(taken(&seen, 1), ["parent"]);
+        seen.saw(Lease { checkpoint: Checkpoint::ShardEnd, ..lease("parent", Some(("me", "2")), 9) }, F);
+        assert_eq!(taken(&seen, 1), ["child"]);
+        seen.gone(&ShardId::new("parent"));
+        assert_eq!(taken(&seen, 1), ["child"]);
+    }
+}

@@ -1,0 +1,197 @@
+//! Reads one shard: drives [`Reading`], converts what comes, and hands it to the shard's window.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, PoisonError},
+};
+
+use bytes::Bytes;
+use metrics::{counter, gauge};
+use serde::Deserialize;
+
+use super::{
+    Shared,
+    catalog::Existence,
+    clock::epoch_millis,
+    convert::convert,
+    discover::floor_second,
+    heal::{self, CALL_LIMIT},
+    publish::{Room, Window},
+    shard::{Fullness, Reading, Step, Verdict},
+};
+use crate::{
+    error::{Error, Kind, Result},
+    metrics::names,
+    ports::{Lease, LeaseTable, Page, Publisher, SequenceNumber, ShardId, StreamReader},
+};
+
+/// Hands on every record of the shard from the lease's checkpoint on. Returns when the last one is handed on.
+///
+/// Errors with `LeaseLost` (L2), `Poison` for a record that cannot be converted, and with what nothing heals. May be dropped at any
+/// await: what was handed on is known to the window.
+pub async fn read<R: StreamReader, L: LeaseTable, P: Publisher>(
+    shared: &Shared<R, L, P>,
+    lease: &Lease,
+    window: &mut Window<P>,
+) -> Result<()> {
+    let shard = &lease.shard;
+    let stage = format!("shard {shard}");
+    let mut reading = Reading::resume(&lease.checkpoint, shared.settings.backoff);
+    let filter = Filter { not_before: lease.start_at.map(floor_second) };
+    loop {
+        let called = shared.clock.now();
+        let failure = match reading.next(called) {
+            Step::End => return Ok(()),
+            Step::Wait(until) => {
+                shared.clock.sleep_until(until).await;
+                continue;
+            }
+            Step::GetIterator(from) => match heal::within(CALL_LIMIT, &stage, shared.reader.shard_iterator(shard, &from)).await {
+                Ok(iterator) => {
+                    reading.got_iterator(iterator);
+                    continue;
+                }
+                Err(error) => error,
+            },
+            Step::GetRecords(iterator) => {
+                let mut room = shared.budget.page().await?;
+                let called = shared.clock.now();
+                match heal::within(CALL_LIMIT, &stage, shared.reader.get_records(shard, &iterator)).await {
+                    Ok(page) => {
+                        let fullness = Fullness::of(page.records.len(), page.records.iter().map(Bytes::len).sum());
+                        let newest = hand_on(&page, shard, &filter, &mut reading, window, &mut room).await?;
+                        shared.lag.report(shard, newest);
+                        counter!(names::SOURCE_GET_RECORDS, "outcome" => outcome(fullness)).increment(1);
+                        if reading.got_page(fullness, page.next_iterator, called, shared.clock.now()) {
+                            shared.health.green(&stage);
+                        }
+                        continue;
+                    }
+                    Err(error) => error,
+                }
+            }
+        };
+        counter!(names::SOURCE_GET_RECORDS, "outcome" => "error").increment(1);
+        heal::count("shard", &failure);
+        let mut verdict = reading.failed(&failure, shared.clock.now(), fastrand::f64());
+        if verdict == Verdict::AskStream {
+            verdict = match shared.catalog.existence(shard).await? {
+                Existence::Trimmed => reading.vanished(),
+                Existence::Listed => Verdict::Again { tell: true },
+            };
+        }
+        match verdict {
+            Verdict::Again { tell } => {
+                if failure.kind() == Kind::ExpiredIterator {
+                    counter!(names::SOURCE_ITERATORS_EXPIRED).increment(1);
+                }
+                tracing::debug!(%shard, error = %failure, "reading is tried again");
+                if tell {
+                    shared.health.red(stage.clone(), &failure);
+                }
+            }
+            Verdict::Gap { after } => {
+                counter!(names::SOURCE_GAPS).increment(1);
+                let after = after.map_or("the beginning".into(), |sequence| sequence.to_string());
+                tracing::error!(%shard, after, error = %failure, "records are gone before they were read; going on with the oldest that are left");
+            }
+            Verdict::AskStream | Verdict::Fatal => return Err(failure),
+        }
+    }
+}
+
+/// Which records are wanted.
+struct Filter {
+    /// Epoch milliseconds.
+    not_before: Option<i64>,
+}
+
+/// Hands a page on, record by record. Returns the creation time of its newest record.
+async fn hand_on<P: Publisher>(
+    page: &Page,
+    shard: &ShardId,
+    filter: &Filter,
+    reading: &mut Reading,
+    window: &mut Window<P>,
+    room: &mut Room,
+) -> Result<Option<i64>> {
+    let mut newest = None;
+    for record in &page.records {
+        let event = convert(record).map_err(|error| poison(shard, record, &error))?;
+        counter!(names::SOURCE_RECORDS).increment(1);
+        let sequence = event.sequence_number.clone();
+        if reading.has_read(&sequence) {
+            continue;
+        }
+        newest = newest.max(event.created_at);
+        if event.created_at.zip(filter.not_before).is_some_and(|(created, wanted)| created < wanted) {
+            window.skip(sequence.clone());
+            counter!(names::SOURCE_SKIPPED, "reason" => "before_start").increment(1);
+        } else {
+            window.send(event, record.len(), room).await?;
+        }
+        if let Some(after) = reading.read(sequence.clone()) {
+            let after = after.map_or("the beginning".into(), |sequence: SequenceNumber| sequence.to_string());
+            tracing::error!(%shard, after, before = %sequence, "a gap: the records between these two are lost");
+        }
+    }
+    Ok(newest)
+}
+
+/// Names a record that cannot be converted, as far as it can be read at all.
+fn poison(shard: &ShardId, record: &[u8], error: &Error) -> Error {
+    #[derive(Deserialize, Default)]
+    struct Names {
+        #[serde(rename = "eventID")]
+        event_id: Option<String>,
+        dynamodb: Option<Change>,
+    }
+    #[derive(Deserialize)]
+    struct Change {
+        #[serde(rename = "SequenceNumber")]
+        sequence: Option<String>,
+    }
+    let names: Names = serde_json::from_slice(record).unwrap_or_default();
+    let sequence = names.dynamodb.and_then(|change| change.sequence);
+    let doing = format!(
+        "convert the record with sequence number {} (event id {}) of shard {shard}",
+        sequence.as_deref().unwrap_or("unknown"),
+        names.event_id.as_deref().unwrap_or("unknown"),
+    );
+    Error::new(Kind::Poison, doing, format!("{}; nothing after it is published", error.why()))
+}
+
+fn outcome(fullness: Fullness) -> &'static str {
+    match fullness {
+        Fullness::Full => "full",
+        Fullness::Partial => "partial",
+        Fullness::Empty => "empty",
+    }
+}
+
+/// How far behind the stream's newest record each shard is; the gauge shows the worst.
+#[derive(Debug, Default)]
+pub struct Lag(Mutex<BTreeMap<ShardId, f64>>);
+
+impl Lag {
+    /// A page was handed on; `newest` is when its newest record was created, `None` for an empty page: the tip.
+    fn report(&self, shard: &ShardId, newest: Option<i64>) {
+        let seconds = newest.map_or(0.0, |created| (epoch_millis() - created).max(0) as f64 / 1000.0);
+        self.show(|shards| {
+            shards.insert(shard.clone(), seconds);
+        });
+    }
+
+    /// The shard is not read any more.
+    pub fn forget(&self, shard: &ShardId) {
+        self.show(|shards| {
+            shards.remove(shard);
+        });
+    }
+
+    fn show(&self, change: impl FnOnce(&mut BTreeMap<ShardId, f64>)) {
+        let mut shards = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut shards);
+        gauge!(names::SOURCE_LAG).set(shards.values().copied().fold(0.0, f64::max));
+    }
+}

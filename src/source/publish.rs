@@ -1,0 +1,239 @@
+//! One shard's ordered window of sends (O1), bounded in records and bytes over all shards (M1), and what comes back from it.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use metrics::{counter, gauge, histogram};
+use tokio::{
+    sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc},
+    time::Instant,
+};
+
+use super::{
+    checkpoint::{Ticket, Tracker},
+    convert::Event,
+    lease::keeper::Holding,
+};
+use crate::{
+    error::{Error, Kind, Result},
+    metrics::{health::Health, names},
+    ports::{Checkpoint, OutboundMessage, Publisher, Receipt, SequenceNumber, ShardId},
+};
+
+/// Text of records that is read, converted or on its way, over all shards.
+const MAX_BYTES: usize = 128 * 1024 * 1024;
+/// Kept free before GetRecords is called: its 1 MB of data is up to twice that as text. Also limits the calls under way to 64.
+const PAGE_BYTES: u32 = 2 * 1024 * 1024;
+/// Without a receipt for so long, health turns red (H1).
+const SLOW_RECEIPT: Duration = Duration::from_secs(60);
+
+/// What may be in memory at once, over all shards of the worker.
+#[derive(Debug, Clone)]
+pub struct Budget {
+    records: Arc<Semaphore>,
+    bytes: Arc<Semaphore>,
+}
+
+/// Room for one page; what a record takes of it is free again once the record is stored.
+#[derive(Debug)]
+pub struct Room(OwnedSemaphorePermit);
+
+impl Budget {
+    pub fn new(max_records: usize) -> Self {
+        Self { records: Arc::new(Semaphore::new(max_records.clamp(1, Semaphore::MAX_PERMITS))), bytes: Arc::new(Semaphore::new(MAX_BYTES)) }
+    }
+
+    /// Waits until there is room for a page: a topic that takes nothing stops the reading (M1).
+    pub async fn page(&self) -> Result<Room> {
+        self.bytes.clone().acquire_many_owned(PAGE_BYTES).await.map(Room).map_err(|_| closed())
+    }
+}
+
+/// What a shard's stages share about how far it is.
+#[derive(Debug)]
+pub struct Progress {
+    tracker: Mutex<Tracker>,
+    changed: Notify,
+}
+
+impl Progress {
+    pub fn new(written: Checkpoint) -> Self {
+        Self { tracker: Mutex::new(Tracker::new(written)), changed: Notify::new() }
+    }
+
+    /// A record that needs no publishing.
+    pub fn skip(&self, sequence: SequenceNumber) {
+        let ticket = self.lock().begin(sequence);
+        self.done(ticket);
+    }
+
+    /// All records are handed on, and the children have leases: SHARD_END may be written once all receipts are there.
+    pub fn end(&self) {
+        self.lock().end();
+        self.changed.notify_one();
+    }
+
+    pub fn due(&self) -> Option<Checkpoint> {
+        self.lock().due()
+    }
+
+    pub fn wrote(&self, checkpoint: &Checkpoint) {
+        self.lock().wrote(checkpoint);
+    }
+
+    pub fn waiting(&self) -> usize {
+        self.lock().waiting()
+    }
+
+    /// Something has become due.
+    pub async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    fn done(&self, ticket: Ticket) {
+        let mut tracker = self.lock();
+        let was_due = tracker.due().is_some();
+        tracker.done(ticket);
+        if !was_due && tracker.due().is_some() {
+            self.changed.notify_one();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Tracker> {
+        self.tracker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A record between the publisher and its receipt.
+#[derive(Debug)]
+struct InFlight {
+    ticket: Ticket,
+    receipt: Receipt,
+    bytes: usize,
+    sent: Instant,
+    /// Freed with the record.
+    _record: OwnedSemaphorePermit,
+    _bytes: Option<OwnedSemaphorePermit>,
+    _gauge: InFlightGauge,
+}
+
+#[derive(Debug)]
+struct InFlightGauge;
+
+impl InFlightGauge {
+    fn one() -> Self {
+        gauge!(names::SOURCE_IN_FLIGHT).increment(1);
+        Self
+    }
+}
+
+impl Drop for InFlightGauge {
+    fn drop(&mut self) {
+        gauge!(names::SOURCE_IN_FLIGHT).decrement(1);
+    }
+}
+
+/// The sending half of a shard's window.
+#[derive(Debug)]
+pub struct Window<P> {
+    shard: ShardId,
+    publisher: P,
+    budget: Budget,
+    holding: Holding,
+    progress: Arc<Progress>,
+    receipts: mpsc::Sender<InFlight>,
+}
+
+/// The receiving half: everything sent and not yet settled, in order.
+#[derive(Debug)]
+pub struct Receipts {
+    shard: ShardId,
+    progress: Arc<Progress>,
+    health: Health,
+    receipts: mpsc::Receiver<InFlight>,
+}
+
+/// A window for one shard. The channel is as long as the budget, which is the bound that counts.
+pub fn window<P: Publisher>(
+    shard: &ShardId,
+    publisher: P,
+    budget: &Budget,
+    max_records: usize,
+    holding: Holding,
+    progress: &Arc<Progress>,
+    health: &Health,
+) -> (Window<P>, Receipts) {
+    let (sender, receiver) = mpsc::channel(max_records.clamp(1, Semaphore::MAX_PERMITS));
+    let window = Window { shard: shard.clone(), publisher, budget: budget.clone(), holding, progress: progress.clone(), receipts: sender };
+    (window, Receipts { shard: shard.clone(), progress: progress.clone(), health: health.clone(), receipts: receiver })
+}
+
+impl<P: Publisher> Window<P> {
+    /// Hands a record to the publisher once there is room. `size`: what it takes of `room`, in bytes.
+    ///
+    /// Errors with `LeaseLost` where the lease is not good any more (L2), or with the publisher's error, which is final.
+    pub async fn send(&self, event: Event, size: usize, room: &mut Room) -> Result<()> {
+        let record = self.budget.records.clone().acquire_owned().await.map_err(|_| closed())?;
+        let slot = self.receipts.reserve().await.map_err(|_| closed())?;
+        if !self.holding.is_good() {
+            return Err(Error::new(Kind::LeaseLost, format!("publish records of {}", self.shard), "the lease was not renewed in time"));
+        }
+        let message = OutboundMessage {
+            key: Some(event.event_id),
+            properties: vec![("SEQUENCE_NUMBER".into(), event.sequence_number.to_string()), ("EVENT_NAME".into(), event.event_name)],
+            payload: event.payload,
+            ..OutboundMessage::default()
+        };
+        let (bytes, sent) = (message.payload.len(), Instant::now());
+        let receipt = self.publisher.publish(message).await?;
+        // No await from here on: a record that was accepted is known to the window.
+        slot.send(InFlight {
+            ticket: self.progress.lock().begin(event.sequence_number),
+            receipt,
+            bytes,
+            sent,
+            _record: record,
+            _bytes: room.0.split(size.min(room.0.num_permits())),
+            _gauge: InFlightGauge::one(),
+        });
+        Ok(())
+    }
+
+    pub fn skip(&self, sequence: SequenceNumber) {
+        self.progress.skip(sequence);
+    }
+}
+
+impl Receipts {
+    /// Takes the receipts in order until the window is closed and empty. Errors with the first receipt that failed: it is final, and so
+    /// are all later ones.
+    pub async fn settle(mut self) -> Result<()> {
+        let stage = format!("publish {}", self.shard);
+        while let Some(sent) = self.receipts.recv().await {
+            let stored = sent.receipt.stored();
+            tokio::pin!(stored);
+            let result = loop {
+                match tokio::time::timeout(SLOW_RECEIPT, &mut stored).await {
+                    Ok(result) => break result,
+                    Err(_) => {
+                        let seconds = sent.sent.elapsed().as_secs();
+                        self.health.red(stage.clone(), format!("Pulsar has not acknowledged a record of {} for {seconds} s", self.shard));
+                    }
+                }
+            };
+            self.health.green(&stage);
+            result?;
+            self.progress.done(sent.ticket);
+            counter!(names::SOURCE_PUBLISHED).increment(1);
+            counter!(names::SOURCE_PUBLISHED_BYTES).increment(sent.bytes as u64);
+            histogram!(names::SOURCE_PUBLISH_SECONDS).record(sent.sent.elapsed());
+        }
+        Ok(())
+    }
+}
+
+fn closed() -> Error {
+    Error::new(Kind::Fatal, "publish a record", "the shard's window is closed")
+}

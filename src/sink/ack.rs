@@ -378,7 +378,7 @@ mod tests {
                     } else if sizes[number].0 > 1 {
                         prop_assert_eq!(acks.received(&entry(number as u64), 1, sizes[number].0).0, None);
                     }
-                } else if !pending.is_empty() && (pick % 2 == 0 || in_work.is_empty()) {
+                } else if !pending.is_empty() && (pick.is_multiple_of(2) || in_work.is_empty()) {
                     let (number, index) = pending.pop().expect("checked");
                     arrived = arrived.max(number + 1);
                     let slot = slot(acks.received(&entry(number as u64), index, sizes[number].0));
@@ -397,9 +397,9 @@ mod tests {
                         items.iter().take(*size as usize).copied().collect()
                     };
                     let mut expected: Vec<usize> = Vec::new();
-                    for number in 0..arrived {
+                    for (number, (size, _)) in sizes.iter().enumerate().take(arrived) {
                         let complete = acknowledged.contains(&number)
-                            || confirmed.get(&number).is_some_and(|indices| indices.len() == sizes[number].0 as usize);
+                            || confirmed.get(&number).is_some_and(|indices| indices.len() == *size as usize);
                         let free = (0..number).all(|older| expected.contains(&older) || items(older).is_disjoint(&items(number)));
                         if complete && free {
                             expected.push(number);

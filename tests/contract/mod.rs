@@ -1,1 +1,3 @@
 //! The edges against the services they talk to, or stand-ins that answer as they do.
+
+mod item_table;

@@ -11,6 +11,9 @@
 //!
 //! Nothing else sends a key, so it is in one unanswered request at most, retries included, and the last message wins. Other keys
 //! overtake a key that has to wait. Operations of one key are done in message order, whether stored or dead-lettered.
+//!
+//! Message order is the order of positions within a topic partition, and of arrival between partitions. They differ after a
+//! redelivery: an older message that comes while a newer one is in work counts as replaced by it.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -22,7 +25,7 @@ use super::{map::Mapped, poison::Poison};
 use crate::{
     dynamodb::attribute::{ItemKey, wire_size},
     error::Error,
-    ports::{Moment, Write},
+    ports::{EntryId, Moment, Write},
 };
 
 /// Bytes of one BatchWriteItem, a little below the 16 MB of "BatchWriteItem", Amazon DynamoDB API Reference: its envelope counts too.
@@ -30,6 +33,9 @@ pub const MAX_BATCH_BYTES: usize = 16 * 1024 * 1024 - 64 * 1024;
 
 /// Names a message in work.
 pub type Ticket = u64;
+
+/// Where a message stands: its entry and its index there.
+pub type Place = (EntryId, u32);
 
 #[derive(Debug, Clone)]
 pub struct Limits {
@@ -103,8 +109,11 @@ struct Lane {
 #[derive(Debug)]
 struct Op {
     ticket: Ticket,
+    place: Place,
     write: Arc<Write>,
     bytes: usize,
+    /// A newer operation was there before it came: it is never written for itself, unless that one is refused.
+    late: bool,
     /// Set once DynamoDB has refused it.
     refused: Option<Poison>,
 }
@@ -123,7 +132,27 @@ impl Lane {
     /// How many operations the next write settles: it is the write of the last of them.
     fn covers(&self, coalesce: bool) -> usize {
         let sendable = self.ops.iter().take_while(|op| op.refused.is_none()).count();
-        if coalesce { sendable } else { sendable.min(1) }
+        let in_turn = self.ops.iter().take(sendable).position(|op| !op.late).map(|first| first + 1);
+        in_turn.filter(|_| !coalesce).unwrap_or(sendable)
+    }
+
+    /// Puts an operation behind all others, or, where newer messages of its partition are in work, before the first of them. Those of
+    /// one partition are always in the order of their positions.
+    fn insert(&mut self, op: Op) {
+        let comparable = |other: &(usize, &Op)| other.1.refused.is_none() && other.1.place.0.topic == op.place.0.topic;
+        let youngest_first = self.ops.iter().enumerate().rev().filter(comparable);
+        let newer = youngest_first.take_while(|(_, other)| other.place >= op.place).last().map(|(at, _)| at);
+        match newer {
+            None => self.ops.push_back(op),
+            Some(at) => {
+                self.ops.insert(at, Op { late: true, ..op });
+                if let State::InFlight { covers } = &mut self.state
+                    && at < *covers
+                {
+                    *covers += 1;
+                }
+            }
+        }
     }
 }
 
@@ -141,16 +170,12 @@ impl Batches {
         }
     }
 
-    /// Nothing waits, nothing is in flight.
-    pub fn is_idle(&self) -> bool {
-        self.lanes.is_empty()
-    }
-
-    /// Takes a write, in message order.
-    pub fn add(&mut self, ticket: Ticket, mapped: Mapped, now: Moment) {
-        let op = Op { ticket, bytes: wire_size(mapped.write.item()), write: Arc::new(mapped.write), refused: None };
+    /// Takes a write, in the order of arrival.
+    pub fn add(&mut self, ticket: Ticket, place: Place, mapped: Mapped, now: Moment) {
+        let bytes = wire_size(mapped.write.item());
+        let op = Op { ticket, place, bytes, write: Arc::new(mapped.write), late: false, refused: None };
         if let Some(lane) = self.lanes.get_mut(&mapped.key) {
-            return lane.ops.push_back(op);
+            return lane.insert(op);
         }
         self.ready.push_back((now + self.limits.flush, mapped.key.clone()));
         let lane = Lane { ops: VecDeque::from([op]), state: State::Ready, attempts: 0, failing_since: None };

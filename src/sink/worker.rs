@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Settings,
-    ack::{Acks, Seen},
+    ack::Acks,
     batch::{Batches, Limits, MAX_BATCH_BYTES, Outcome, Ticket},
     dead_letter::{self, Burial, DeadLetters, Origin},
     decode::decode,
@@ -21,7 +21,7 @@ use crate::{
     dynamodb::attribute::ItemKey,
     error::{Error, Kind, Result, Retry},
     metrics::{health::Health, names},
-    ports::{InboundMessage, Inbox, ItemTable, KeySchema, Moment, Publisher},
+    ports::{EntryId, InboundMessage, Inbox, ItemTable, KeySchema, Moment, Publisher},
 };
 
 /// How long a write may fail, or stay unanswered, before health turns red (H1).
@@ -172,14 +172,9 @@ impl<I: Inbox, T: ItemTable> Worker<I, T> {
 
     fn accept(&mut self, message: InboundMessage) -> Result<()> {
         self.meters.received.increment(1);
-        let slot = match self.acks.received(&message.entry, message.batch_index, message.batch_size) {
-            Seen::New(slot) => Some(slot),
-            Seen::Untracked => None,
-            Seen::Duplicate => {
-                tracing::debug!(topic = %message.entry.topic, id = message.id(), "redelivered while in work, dropped");
-                return Ok(());
-            }
-        };
+        let (slot, free) = self.acks.received(&message.entry, message.batch_index, message.batch_size);
+        self.acknowledge(free)?;
+        let place = (message.entry.clone(), message.batch_index);
         let mapped = decode(self.settings.input_format, &message.payload).and_then(|decoded| map(decoded, &self.schema));
         let ticket = self.room.admit(message, slot);
         match mapped {
@@ -187,7 +182,7 @@ impl<I: Inbox, T: ItemTable> Worker<I, T> {
                 if let Some(slot) = slot {
                     self.acks.writes(slot, &mapped.key);
                 }
-                self.batches.add(ticket, mapped, self.started.elapsed());
+                self.batches.add(ticket, place, mapped, self.started.elapsed());
                 Ok(())
             }
             Err(poison) => self.bury(ticket, poison, None),
@@ -274,7 +269,12 @@ impl<I: Inbox, T: ItemTable> Worker<I, T> {
         let Some((message, slot)) = self.room.release(ticket) else { return Ok(()) };
         let now = u64::try_from(chrono::Utc::now().timestamp_millis()).unwrap_or_default();
         self.meters.lag.set(now.saturating_sub(message.publish_time) as f64 / 1000.0);
-        for entry in slot.map(|slot| self.acks.confirmed(slot)).unwrap_or_default() {
+        let free = slot.map(|slot| self.acks.confirmed(slot)).unwrap_or_default();
+        self.acknowledge(free)
+    }
+
+    fn acknowledge(&mut self, entries: Vec<EntryId>) -> Result<()> {
+        for entry in entries {
             self.inbox.ack(&entry)?;
             self.meters.acked.increment(1);
         }

@@ -1,3 +1,4 @@
 //! The edges against the services they talk to, or stand-ins that answer as they do.
 
+mod item_table;
 mod pulsar;

@@ -9,8 +9,8 @@ use crate::ports::KeySchema;
 pub const MAX_ITEM_BYTES: usize = 400 * 1024;
 pub const MAX_PARTITION_KEY_BYTES: usize = 2048;
 pub const MAX_SORT_KEY_BYTES: usize = 1024;
-/// Maps and lists in one another, the attribute's own included.
-pub const MAX_NESTING: usize = 32;
+/// Maps and lists in one another, the attribute's own included; the item itself is the 32nd level of the quota.
+pub const MAX_NESTING: usize = 31;
 /// Bytes of an attribute's name.
 const MAX_NAME_BYTES: usize = 65535;
 
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn nesting_stops_at_32() {
+    fn nesting_stops_at_32_with_the_item() {
         let nested = |levels: usize| {
             let value = (1..levels).fold(Value::L(vec![]), |inner, level| match level % 2 {
                 0 => Value::L(vec![inner]),
@@ -166,8 +166,8 @@ mod tests {
             let item = Item::from([("p".into(), Value::S("a".into())), ("s".into(), Value::N("1".into())), ("x".into(), value)]);
             check_item(&item, &schema())
         };
-        assert_eq!(nested(32), Ok(()));
-        assert_eq!(nested(33), Err(Invalid::TooDeep));
+        assert_eq!(nested(31), Ok(()));
+        assert_eq!(nested(32), Err(Invalid::TooDeep));
     }
 
     #[test]

@@ -30,6 +30,11 @@ fn mapped(key: u64, v: u64) -> Mapped {
     Mapped { write: Write::Put(item), key: id }
 }
 
+/// The position of the message with this number.
+fn place(number: u64) -> Place {
+    (EntryId { topic: "persistent://public/default/in".into(), ledger: 1, entry: number / 3 }, (number % 3) as u32)
+}
+
 fn batches(coalesce: bool, max_batch: usize) -> Batches {
     Batches::new(Limits { max_batch, max_bytes: MAX_BATCH_BYTES, coalesce, flush: FLUSH })
 }
@@ -47,7 +52,7 @@ fn batches_split_at_their_size_and_nothing_is_sent_for_nothing() {
     let mut b = batches(true, 25);
     assert!(b.next(at(0), true).is_none());
     for key in 0..26 {
-        b.add(key, mapped(key, 0), at(0));
+        b.add(key, place(key), mapped(key, 0), at(0));
     }
     assert_eq!(b.next(at(0), false).map(|batch| batch.writes.len()), Some(25));
     assert!(b.next(at(99), false).is_none(), "one write waits for more");
@@ -59,12 +64,12 @@ fn batches_split_at_their_size_and_nothing_is_sent_for_nothing() {
 fn a_batch_is_bounded_in_bytes_and_one_large_write_goes_alone() {
     let mut b = Batches::new(Limits { max_batch: 25, max_bytes: 2 * wire_size(mapped(1, 0).write.item()), coalesce: true, flush: FLUSH });
     for key in 0..5 {
-        b.add(key, mapped(key, 0), at(0));
+        b.add(key, place(key), mapped(key, 0), at(0));
     }
     let sizes: Vec<usize> = std::iter::from_fn(|| b.next(at(0), true)).map(|batch| batch.writes.len()).collect();
     assert_eq!(sizes, [2, 2, 1]);
     let mut b = Batches::new(Limits { max_batch: 25, max_bytes: 1, coalesce: true, flush: FLUSH });
-    b.add(0, mapped(0, 0), at(0));
+    b.add(0, place(0), mapped(0, 0), at(0));
     assert_eq!(b.next(at(0), true).map(|batch| batch.writes.len()), Some(1));
 }
 
@@ -72,10 +77,10 @@ fn a_batch_is_bounded_in_bytes_and_one_large_write_goes_alone() {
 #[test]
 fn k1_waiting_writes_of_a_key_become_one() {
     let mut b = batches(true, 25);
-    b.add(0, mapped(7, 0), at(0));
+    b.add(0, place(0), mapped(7, 0), at(0));
     let first = b.next(at(0), true).expect("ready");
     for v in 1..=3 {
-        b.add(v, mapped(7, v), at(0));
+        b.add(v, place(v), mapped(7, v), at(0));
     }
     assert!(b.next(at(500), true).is_none(), "K1");
     assert_eq!(b.written(first.id, &[], at(500), at(500)), [done(0, Outcome::Put)]);
@@ -83,14 +88,14 @@ fn k1_waiting_writes_of_a_key_become_one() {
     assert_eq!(*second.writes[0], mapped(7, 3).write);
     let all = [done(1, Outcome::Coalesced), done(2, Outcome::Coalesced), done(3, Outcome::Put)];
     assert_eq!(b.written(second.id, &[], at(500), at(500)), all);
-    assert!(b.is_idle());
+    assert!(b.lanes.is_empty());
 }
 
 #[test]
 fn without_coalescing_each_version_is_written_in_turn() {
     let mut b = batches(false, 25);
     for v in 0..3 {
-        b.add(v, mapped(7, v), at(0));
+        b.add(v, place(v), mapped(7, v), at(0));
     }
     for v in 0..3 {
         let batch = b.next(at(0), true).expect("ready");
@@ -101,7 +106,7 @@ fn without_coalescing_each_version_is_written_in_turn() {
         assert_eq!(*again.writes[0], mapped(7, v).write, "the same version");
         assert_eq!(b.written(again.id, &[], at(0), at(0)).len(), 1);
     }
-    assert!(b.is_idle());
+    assert!(b.lanes.is_empty());
 }
 
 /// K1: an unprocessed write is replaced by a newer one, after its delay; other keys of the batch are done.
@@ -109,10 +114,10 @@ fn without_coalescing_each_version_is_written_in_turn() {
 fn k1_unprocessed_and_failed_writes_go_out_again_in_their_newest_form() {
     for lost in [false, true] {
         let mut b = batches(true, 25);
-        b.add(0, mapped(1, 0), at(0));
-        b.add(1, mapped(2, 0), at(0));
+        b.add(0, place(0), mapped(1, 0), at(0));
+        b.add(1, place(1), mapped(2, 0), at(0));
         let first = b.next(at(0), true).expect("ready");
-        b.add(2, mapped(1, 1), at(0));
+        b.add(2, place(2), mapped(1, 1), at(0));
         if lost {
             b.failed(first.id, at(0), at(50));
         } else {
@@ -126,7 +131,7 @@ fn k1_unprocessed_and_failed_writes_go_out_again_in_their_newest_form() {
         assert_eq!(*again.writes[0], mapped(1, 1).write);
         let over = b.written(again.id, &[], at(60), at(60));
         assert_eq!(over[..2], [done(0, Outcome::Coalesced), done(2, Outcome::Put)]);
-        assert!(b.is_idle() && b.failing().is_none());
+        assert!(b.lanes.is_empty() && b.failing().is_none());
     }
 }
 
@@ -134,7 +139,7 @@ fn k1_unprocessed_and_failed_writes_go_out_again_in_their_newest_form() {
 fn a_refused_batch_is_halved_until_the_culprit_is_alone() {
     let mut b = batches(true, 25);
     for key in 0..25 {
-        b.add(key, mapped(key, 0), at(0));
+        b.add(key, place(key), mapped(key, 0), at(0));
     }
     let (mut stored, mut calls) = (Vec::new(), 0);
     while let Some(batch) = b.next(at(0), true) {
@@ -151,18 +156,18 @@ fn a_refused_batch_is_halved_until_the_culprit_is_alone() {
     assert_eq!(grave.ticket, 13);
     assert!(b.next_grave().is_none());
     b.buried(grave.key, at(0));
-    assert!(b.is_idle());
+    assert!(b.lanes.is_empty());
 }
 
 /// The last writable message wins: what a refused write had replaced is written after all, before anything is dead-lettered.
 #[test]
 fn a_refused_write_gives_way_to_the_older_one_that_it_replaced() {
     let mut b = batches(true, 25);
-    b.add(0, mapped(7, 0), at(0));
-    b.add(1, mapped(7, 1), at(0));
+    b.add(0, place(0), mapped(7, 0), at(0));
+    b.add(1, place(1), mapped(7, 1), at(0));
     let both = b.next(at(0), true).expect("ready");
     b.refused(both.id, &refusal(), at(0));
-    b.add(2, mapped(7, 2), at(0));
+    b.add(2, place(2), mapped(7, 2), at(0));
     assert!(b.next_grave().is_none(), "in message order");
     let older = b.next(at(0), true).expect("the older one");
     assert_eq!(*older.writes[0], mapped(7, 0).write);
@@ -173,15 +178,45 @@ fn a_refused_write_gives_way_to_the_older_one_that_it_replaced() {
     b.buried(grave.key, at(0));
     let newest = b.next(at(0), true).expect("released");
     assert_eq!(b.written(newest.id, &[], at(0), at(0)), [done(2, Outcome::Deleted)]);
-    assert!(b.is_idle());
+    assert!(b.lanes.is_empty());
+}
+
+/// A redelivery: what is older than a write in work is replaced by it, in flight or not.
+#[test]
+fn k1_an_older_message_never_replaces_a_newer_one() {
+    for in_flight in [false, true] {
+        for coalesce in [false, true] {
+            let mut b = batches(coalesce, 25);
+            b.add(5, place(5), mapped(7, 4), at(0));
+            let sent = in_flight.then(|| b.next(at(0), true).expect("ready"));
+            b.add(6, place(3), mapped(7, 3), at(0));
+            b.add(7, place(5), mapped(7, 4), at(0));
+            let batch = sent.or_else(|| b.next(at(0), true)).expect("ready");
+            assert_eq!(*batch.writes[0], mapped(7, 4).write);
+            let mut over: Vec<Ticket> = b.written(batch.id, &[], at(0), at(0)).iter().map(|done| done.ticket).collect();
+            over.sort_unstable();
+            assert_eq!(over, [5, 6, 7]);
+            assert!(b.lanes.is_empty());
+        }
+    }
 }
 
 /// One step of the model: a message comes, a batch goes out, or one of the unanswered batches is answered.
 #[derive(Debug, Clone)]
 enum Step {
-    Add { key: u64, bad: bool },
+    Add {
+        key: u64,
+        bad: bool,
+    },
+    /// A message comes again while it, or a newer one of its key, is in work.
+    Again {
+        pick: usize,
+    },
     Send,
-    Answer { pick: usize, how: Answer },
+    Answer {
+        pick: usize,
+        how: Answer,
+    },
     Bury,
 }
 
@@ -199,6 +234,7 @@ enum Answer {
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         4 => (0..6_u64, prop::bool::weighted(0.1)).prop_map(|(key, bad)| Step::Add { key, bad }),
+        1 => any::<usize>().prop_map(|pick| Step::Again { pick }),
         2 => Just(Step::Send),
         2 => (any::<usize>(), any::<u32>()).prop_map(|(pick, unprocessed)| Step::Answer { pick, how: Answer::Written { unprocessed } }),
         1 => (any::<usize>(), any::<u32>()).prop_map(|(pick, landed)| Step::Answer { pick, how: Answer::Failed { landed } }),
@@ -215,6 +251,8 @@ struct Model {
     bad: HashSet<u64>,
     unanswered: Vec<(Batch, HashSet<String>)>,
     sent: Vec<(u64, Ticket, Write)>,
+    /// Tickets of messages that came again, and which.
+    again: HashMap<Ticket, u64>,
     done: Vec<Ticket>,
     buried: Vec<Ticket>,
     graves: Vec<Grave>,
@@ -233,6 +271,16 @@ fn version(write: &Write) -> Option<u64> {
 }
 
 impl Model {
+    /// A message that may come again: the newest good one of its key that is not done, or an older one.
+    fn repeatable(&self, pick: usize) -> Option<u64> {
+        let in_work = |key: u64, from: u64| {
+            let mut newer = self.sent[from as usize..].iter().filter(move |(k, ..)| *k == key);
+            newer.any(|(_, ticket, _)| !self.bad.contains(ticket) && !self.done.contains(ticket))
+        };
+        let all: Vec<u64> = self.sent.iter().filter(|(key, ticket, _)| in_work(*key, *ticket)).map(|(_, ticket, _)| *ticket).collect();
+        (!all.is_empty()).then(|| all[pick % all.len()])
+    }
+
     fn is_bad(&self, write: &Write) -> bool {
         version(write).is_some_and(|v| self.bad.contains(&v))
     }
@@ -316,7 +364,14 @@ proptest! {
                         model.bad.insert(ticket);
                     }
                     model.sent.push((*key, ticket, mapped.write.clone()));
-                    b.add(ticket, mapped, at(model.now));
+                    b.add(ticket, place(ticket), mapped, at(model.now));
+                }
+                Step::Again { pick } => {
+                    if let Some(number) = model.repeatable(*pick) {
+                        let ticket = 1_000_000 + model.again.len() as u64;
+                        model.again.insert(ticket, number);
+                        b.add(ticket, place(number), mapped(model.sent[number as usize].0, number), at(model.now));
+                    }
                 }
                 Step::Send => { model.send(&mut b)?; }
                 Step::Answer { pick, how } => model.answer(&mut b, *pick, how),
@@ -324,7 +379,7 @@ proptest! {
             }
         }
         let mut rounds = 0;
-        while !b.is_idle() {
+        while !b.lanes.is_empty() {
             model.now += 10;
             rounds += 1;
             prop_assert!(rounds < 10_000, "no progress: {b:?}");
@@ -335,12 +390,16 @@ proptest! {
         prop_assert!(b.ready.is_empty() && b.delayed.is_empty() && b.suspects.is_empty() && b.in_flight.is_empty());
         let mut once = model.done.clone();
         once.sort_unstable();
-        prop_assert_eq!(once, (0..model.sent.len() as u64).collect::<Vec<_>>(), "each message once");
-        prop_assert!(model.buried.iter().all(|ticket| model.bad.contains(ticket)), "only bad ones are buried");
-        prop_assert!(coalesce || model.buried.len() == model.bad.len(), "each bad one is tried");
+        let mut all: Vec<Ticket> = (0..model.sent.len() as u64).chain(model.again.keys().copied()).collect();
+        all.sort_unstable();
+        prop_assert_eq!(once, all, "each message once");
+        let number = |ticket: &Ticket| model.again.get(ticket).copied().unwrap_or(*ticket);
+        prop_assert!(model.buried.iter().all(|ticket| model.bad.contains(&number(ticket))), "only bad ones are buried");
+        prop_assert!(coalesce || model.bad.iter().all(|ticket| model.buried.contains(ticket)), "each bad one is tried");
         for key in 0..6 {
             let of_key = || model.sent.iter().filter(|(k, ..)| *k == key);
-            let order: Vec<Ticket> = model.done.iter().copied().filter(|t| model.sent[*t as usize].0 == key).collect();
+            let order: Vec<Ticket> =
+                model.done.iter().copied().filter(|t| model.sent.get(*t as usize).is_some_and(|(k, ..)| *k == key)).collect();
             prop_assert!(order.is_sorted(), "in message order: {order:?}");
             let writable: Vec<&Write> = of_key().filter(|(_, t, _)| !model.bad.contains(t)).map(|(.., write)| write).collect();
             let Some(last) = writable.last() else { continue };
@@ -349,7 +408,7 @@ proptest! {
                 Write::Put(item) => prop_assert_eq!(stored, Some(item)),
                 Write::Delete(_) => prop_assert_eq!(stored, None),
             }
-            if !coalesce {
+            if !coalesce && model.again.is_empty() {
                 let mut versions: Vec<Write> = writable.into_iter().cloned().collect();
                 versions.dedup();
                 prop_assert_eq!(&model.history[&name(&versions[0])], &versions, "every version, in order");

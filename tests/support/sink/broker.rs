@@ -1,0 +1,204 @@
+//! A subscription in memory: keeps entries until they are acknowledged, delivers the others again to each new consumer. Checks A1 at
+//! each acknowledgment, by the effect of each message of the entry on the table.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+use bytes::Bytes;
+use pulsar_io_dynamodb::{
+    error::{Error, Kind, Result},
+    ports::{EntryId, InboundMessage, Inbox},
+};
+use tokio::sync::Notify;
+
+use super::{Effect, Message, dead_topic::DeadTopic, table::Table};
+
+/// Shared by all its clones.
+#[derive(Clone)]
+pub struct Broker {
+    state: Arc<Mutex<State>>,
+    arrived: Arc<Notify>,
+    table: Table,
+    dead_topic: DeadTopic,
+}
+
+#[derive(Default)]
+struct State {
+    entries: Vec<Entry>,
+    /// What the consumer has not taken yet: entry and index.
+    queue: VecDeque<(usize, usize)>,
+    /// The consumer that counts; older ones are dead.
+    consumer: u64,
+    received: usize,
+    gone: bool,
+    /// Entries were sent again to a consumer that may have acknowledged them meanwhile.
+    redelivered: bool,
+    closed: bool,
+}
+
+struct Entry {
+    messages: Vec<Message>,
+    acked: bool,
+}
+
+impl Broker {
+    pub fn new(table: Table, dead_topic: DeadTopic) -> Self {
+        Self { state: Arc::default(), arrived: Arc::default(), table, dead_topic }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Publishes messages as one entry.
+    pub fn publish(&self, messages: impl IntoIterator<Item = Message>) {
+        let messages: Vec<Message> = messages.into_iter().collect();
+        let mut state = self.lock();
+        let entry = state.entries.len();
+        state.queue.extend((0..messages.len()).map(|index| (entry, index)));
+        state.entries.push(Entry { messages, acked: false });
+        self.arrived.notify_one();
+    }
+
+    /// A new consumer. Everything that is not acknowledged is delivered to it.
+    pub fn connect(&self) -> Consumer {
+        self.queue_unacked();
+        let mut state = self.lock();
+        state.consumer += 1;
+        state.closed = false;
+        Consumer { number: state.consumer, broker: self.clone() }
+    }
+
+    /// As after a lost connection: the client gets everything again that is not acknowledged, and says nothing about it.
+    pub fn redeliver(&self) {
+        self.lock().redelivered = true;
+        self.queue_unacked();
+    }
+
+    fn queue_unacked(&self) {
+        let mut state = self.lock();
+        let again = |(number, entry): (usize, &Entry)| (0..if entry.acked { 0 } else { entry.messages.len() }).map(move |at| (number, at));
+        state.queue = state.entries.iter().enumerate().flat_map(again).collect();
+        self.arrived.notify_one();
+    }
+
+    /// The subscription ends.
+    pub fn fail(&self) {
+        self.lock().gone = true;
+        self.arrived.notify_one();
+    }
+
+    pub fn unacked(&self) -> Vec<usize> {
+        self.lock().entries.iter().enumerate().filter(|(_, entry)| !entry.acked).map(|(number, _)| number).collect()
+    }
+
+    /// Messages delivered, all times counted.
+    pub fn received(&self) -> usize {
+        self.lock().received
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.lock().closed
+    }
+
+    /// Version by key, by the last writable message of each.
+    pub fn expected(&self) -> BTreeMap<u64, u64> {
+        let mut versions = BTreeMap::new();
+        for message in self.lock().entries.iter().flat_map(|entry| &entry.messages) {
+            match message.effect {
+                Effect::Put(version) => drop(versions.insert(message.key, version)),
+                Effect::Delete => drop(versions.remove(&message.key)),
+                Effect::Poison | Effect::Refused(_) => {}
+            }
+        }
+        versions
+    }
+
+    /// A1: each message's copy is in the dead-letter topic, or its item is as this message or a later one leaves it. After a
+    /// redelivery it may be older for a while: what was acknowledged while its redelivery waited in the client is written once more,
+    /// oldest first. Then it is enough that the item has been so.
+    fn assert_safe(&self, state: &State, number: usize) {
+        let table = self.table.versions();
+        let is = |key: u64, version: Option<u64>| {
+            table.get(&key).copied() == version || (state.redelivered && self.table.ever_was(key, version))
+        };
+        for (index, message) in state.entries[number].messages.iter().enumerate() {
+            let this = state.entries[number].messages[index..].iter();
+            let newer = state.entries[number + 1..].iter().flat_map(|entry| &entry.messages);
+            let stored = this.chain(newer).filter(|other| other.key == message.key).any(|other| match other.effect {
+                Effect::Put(version) => is(message.key, Some(version)),
+                Effect::Delete => is(message.key, None),
+                Effect::Poison | Effect::Refused(_) => false,
+            });
+            let copied = self.dead_topic.has(&format!("1:{number}:{index}"));
+            let safe = match message.effect {
+                Effect::Poison => copied,
+                // One that a newer write has replaced is never tried.
+                Effect::Refused(_) => copied || stored,
+                Effect::Put(_) | Effect::Delete => stored,
+            };
+            assert!(safe, "A1: entry {number} is acknowledged, {message:?} is not safe: the table has {:?}", table.get(&message.key));
+        }
+    }
+}
+
+pub struct Consumer {
+    number: u64,
+    broker: Broker,
+}
+
+impl Consumer {
+    fn take(&self) -> Option<Result<InboundMessage>> {
+        let mut state = self.broker.lock();
+        if state.gone {
+            return Some(Err(Error::new(Kind::Fatal, "receive from subscription copier", "it is gone")));
+        }
+        let (number, index) = state.queue.pop_front()?;
+        state.received += 1;
+        let messages = &state.entries[number].messages;
+        Some(Ok(InboundMessage {
+            entry: entry_id(number),
+            batch_index: index as u32,
+            batch_size: messages.len() as u32,
+            key: Some(messages[index].key.to_string()),
+            key_is_base64: false,
+            ordering_key: None,
+            payload: Bytes::from(messages[index].payload()),
+            properties: vec![("EVENT_NAME".into(), "TEST".into())],
+            publish_time: 0,
+            event_time: Some(7),
+            schema_version: None,
+        }))
+    }
+}
+
+fn entry_id(number: usize) -> EntryId {
+    EntryId { topic: "persistent://public/default/changes".into(), ledger: 1, entry: number as u64 }
+}
+
+impl Inbox for Consumer {
+    async fn receive(&mut self) -> Result<InboundMessage> {
+        loop {
+            if let Some(message) = self.take() {
+                return message;
+            }
+            self.broker.arrived.notified().await;
+        }
+    }
+
+    fn ack(&mut self, entry: &EntryId) -> Result<()> {
+        let mut state = self.broker.lock();
+        assert_eq!(state.consumer, self.number, "a dead consumer acknowledges");
+        let number = entry.entry as usize;
+        self.broker.assert_safe(&state, number);
+        state.entries[number].acked = true;
+        Ok(())
+    }
+
+    async fn close(self) -> Result<()> {
+        self.broker.lock().closed = true;
+        Ok(())
+    }
+}

@@ -1,0 +1,177 @@
+//! Fakes of the sink's ports.
+//!
+//! All messages are about items with the N key `pk`; a put carries its version `v`, unique in a test. So the fakes know what each
+//! message means and check the invariants where they could break: the table K1, the broker A1.
+
+pub mod broker;
+pub mod dead_topic;
+pub mod table;
+
+use std::{sync::Arc, time::Duration};
+
+use pulsar_io_dynamodb::{
+    error::Result,
+    metrics::health::Health,
+    sink::{InputFormat, Settings, run},
+};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use self::{broker::Broker, dead_topic::DeadTopic, table::Table};
+
+/// What a message does to its item.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    Put(u64),
+    Delete,
+    /// Cannot be read.
+    Poison,
+    /// The table refuses it: nothing before sending finds that.
+    Refused(u64),
+}
+
+/// One message: an item's key and what happens to it. `form` picks one of the ways to say so.
+#[derive(Debug, Clone, Copy)]
+pub struct Message {
+    pub key: u64,
+    pub effect: Effect,
+    pub form: usize,
+}
+
+pub fn put(key: u64, version: u64) -> Message {
+    Message { key, effect: Effect::Put(version), form: version as usize }
+}
+
+pub fn delete(key: u64) -> Message {
+    Message { key, effect: Effect::Delete, form: 0 }
+}
+
+pub fn poison(key: u64) -> Message {
+    Message { key, effect: Effect::Poison, form: 0 }
+}
+
+pub fn refused(key: u64, version: u64) -> Message {
+    Message { key, effect: Effect::Refused(version), form: 0 }
+}
+
+impl Message {
+    pub fn payload(&self) -> String {
+        let key = self.key;
+        match self.effect {
+            Effect::Poison => format!("{{\"pk\": {key}"),
+            Effect::Refused(v) => format!(r#"{{"pk":{{"N":"{key}"}},"v":{{"N":"{v}"}},"refuse":{{"BOOL":true}}}}"#),
+            Effect::Delete => format!(r#"{{"eventName":"REMOVE","dynamodb":{{"Keys":{{"pk":{{"N":"{key}.0"}}}}}}}}"#),
+            Effect::Put(v) => match self.form % 4 {
+                0 => format!(r#"{{"pk":{key},"v":{v}}}"#),
+                1 => format!(r#"{{"pk":{{"N":"{key}.00"}},"v":{{"N":"{v}"}}}}"#),
+                2 => format!(r#"{{"Item":{{"pk":{{"N":"0{key}"}},"v":{{"N":"{v}"}}}}}}"#),
+                _ => {
+                    let image = format!(r#"{{"pk":{{"N":"{key}"}},"v":{{"N":"{v}"}}}}"#);
+                    format!(
+                        r#"{{"eventName":"MODIFY","dynamodb":{{"Keys":{{"pk":{{"N":"{key}E0"}}}},"NewImage":{image},"OldImage":{image}}}}}"#
+                    )
+                }
+            },
+        }
+    }
+}
+
+/// A broker, a table and a dead-letter topic, which outlive the workers between them.
+pub struct World {
+    pub broker: Broker,
+    pub table: Table,
+    pub dead_topic: DeadTopic,
+    pub health: Health,
+    pub settings: Settings,
+    pub with_dead_topic: bool,
+}
+
+impl World {
+    pub fn new() -> Self {
+        let (table, dead_topic) = (Table::default(), DeadTopic::default());
+        let settings = Settings {
+            table_name: "copies".into(),
+            input_format: InputFormat::Auto,
+            max_batch: 25,
+            max_in_flight: 8,
+            max_buffered: 1000,
+            max_buffered_bytes: 1 << 20,
+            coalesce: true,
+            flush_timeout: Duration::from_millis(10),
+            backoff: Duration::from_millis(50),
+            drain_timeout: Duration::from_secs(20),
+            worker_id: "public/default/copier-0".into(),
+        };
+        Self {
+            broker: Broker::new(table.clone(), dead_topic.clone()),
+            table,
+            dead_topic,
+            health: Health::default(),
+            settings,
+            with_dead_topic: true,
+        }
+    }
+
+    pub fn start(&self) -> Running {
+        let stop = CancellationToken::new();
+        let worker = run(
+            self.settings.clone(),
+            self.broker.connect(),
+            Arc::new(self.table.clone()),
+            self.with_dead_topic.then(|| self.dead_topic.clone()),
+            self.health.clone(),
+            stop.clone(),
+        );
+        Running { handle: tokio::spawn(worker), stop }
+    }
+
+    /// Waits until every entry is acknowledged.
+    pub async fn all_acked(&self) {
+        eventually("all entries are acknowledged", || self.broker.unacked().is_empty()).await;
+    }
+
+    /// The table holds what the last writable message of each key says.
+    pub fn assert_last_message_wins(&self) {
+        assert_eq!(self.table.versions(), self.broker.expected(), "the last message for each key wins");
+    }
+}
+
+/// A worker at work.
+pub struct Running {
+    handle: JoinHandle<Result<()>>,
+    stop: CancellationToken,
+}
+
+impl Running {
+    pub async fn stop(self) -> Result<()> {
+        self.stop.cancel();
+        self.ended().await
+    }
+
+    /// Waits until it ends by itself.
+    pub async fn ended(self) -> Result<()> {
+        let joined = tokio::time::timeout(Duration::from_secs(3600), self.handle).await.expect("the worker ends");
+        joined.expect("the worker does not panic")
+    }
+
+    pub fn is_running(&self) -> bool {
+        !self.handle.is_finished()
+    }
+
+    /// As `kill -9`: whatever is under way may have landed or not.
+    pub async fn kill(self, table: &Table) {
+        self.handle.abort();
+        let _ = self.handle.await;
+        eventually("the calls are dropped", || table.in_flight() == 0).await;
+    }
+}
+
+/// Polls until `condition` holds; panics after ten minutes of (paused) time.
+pub async fn eventually(what: &str, condition: impl Fn() -> bool) {
+    let waited = tokio::time::timeout(Duration::from_secs(600), async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    });
+    assert!(waited.await.is_ok(), "never happened: {what}");
+}

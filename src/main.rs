@@ -11,7 +11,8 @@ use pulsar_io_dynamodb::{
     pulsar::client::Token,
     supervisor::{EXIT_USAGE, exit_code},
 };
-use tracing_subscriber::EnvFilter;
+use tracing::Level;
+use tracing_subscriber::{EnvFilter, Layer, filter::filter_fn, layer::SubscriberExt, util::SubscriberInitExt};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -93,10 +94,13 @@ fn log(log: &Log) -> Result<()> {
     let wrong =
         |error: &dyn std::fmt::Display| Error::new(pulsar_io_dynamodb::error::Kind::Configuration, "set up the log (--log-level)", error);
     let filter = EnvFilter::try_new(&log.log_level).map_err(|error| wrong(&error))?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    match log.log_format {
-        LogFormat::Text => builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
-        LogFormat::Json => builder.json().flatten_event(true).init(),
-    }
+    // The Pulsar library's traces have whole protocol messages in them, the token with them.
+    let no_secrets = filter_fn(|metadata| !(metadata.target().starts_with("pulsar::") && *metadata.level() == Level::TRACE));
+    let output = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let output = match log.log_format {
+        LogFormat::Text => output.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).boxed(),
+        LogFormat::Json => output.json().flatten_event(true).boxed(),
+    };
+    tracing_subscriber::registry().with(filter).with(no_secrets).with(output).init();
     Ok(())
 }

@@ -352,7 +352,7 @@ fn k1_a1_random_runs() {
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
     let seeds: Vec<u64> = match number("SINK_SIM_SEED") {
         Some(seed) => vec![seed],
-        None => (0..number("SINK_SIM_RUNS").unwrap_or(400)).collect(),
+        None => (0..number("SINK_SIM_RUNS").unwrap_or(300)).collect(),
     };
     for seed in seeds {
         let replay = Replay(seed);

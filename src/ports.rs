@@ -286,6 +286,9 @@ impl InboundMessage {
 }
 
 /// Receives from one subscription. A message may come again, also one that is in work: at least once.
+///
+/// The messages of an entry come one after the other, from index 0, unless the connection is lost in between: then the entry comes again.
+/// The entries of a partition come in their order, and again in it after a reconnection.
 pub trait Inbox: Send + 'static {
     /// Cancel-safe. An error is final: the subscription is gone.
     fn receive(&mut self) -> impl Future<Output = Result<InboundMessage>> + Send;

@@ -84,6 +84,8 @@ fn of_code(code: &str, status: u16) -> Kind {
             401 | 403 | 407 if code.is_empty() => Kind::AccessDenied,
             // A request time-out and a proxy's "too early".
             408 | 425 => Kind::Unavailable,
+            // Without a code it is no answer of the service: a proxy, say. Nothing may be given up for that.
+            _ if code.is_empty() => Kind::Unavailable,
             _ => Kind::Invalid,
         },
     }

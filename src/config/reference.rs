@@ -148,6 +148,7 @@ fn kind(property: &Value) -> &'static str {
         () if has("boolean") => "boolean",
         () if has("array") => "list",
         () if has("string") => "text",
+        () if has("object") => "mapping",
         () => "one of",
     }
 }

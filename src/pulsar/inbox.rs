@@ -47,10 +47,12 @@ pub struct Subscription {
     pub initial_position: InitialPosition,
     /// Shown by the broker's statistics.
     pub consumer_name: String,
-    /// Messages that the client may hold, for each topic partition.
+    /// Messages that the client may hold, over all topic partitions; `MIN_QUEUE` for each at least.
     pub receiver_queue: u32,
 }
 
+/// A smaller queue would make the broker wait for the client after each few messages.
+const MIN_QUEUE: u32 = 20;
 /// How long a close waits until the acknowledgements are out.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -88,7 +90,6 @@ impl TopicInbox {
     /// Finds all partitions (waiting until a broker answers) and starts to subscribe. Partitions added later are found at the next start.
     pub async fn open(client: Client, subscription: Subscription, health: Health) -> Result<Self> {
         let mut attempts = Attempts::new("receive", health.clone());
-        let subscription = Arc::new(subscription);
         let mut partitions = Vec::new();
         for topic in &subscription.topics {
             let found = loop {
@@ -97,11 +98,13 @@ impl TopicInbox {
                     Err(error) => attempts.failed(classify(format!("look up topic {topic}"), &error)).await?,
                 }
             };
-            for (partition, _) in found {
-                partitions.push(Partition::new(client.clone(), subscription.clone(), partition.into(), health.clone()));
-            }
+            partitions.extend(found.into_iter().map(|(partition, _)| partition));
         }
         attempts.succeeded();
+        let share = subscription.receiver_queue / u32::try_from(partitions.len()).unwrap_or(u32::MAX).max(1);
+        let subscription = Arc::new(Subscription { receiver_queue: share.max(MIN_QUEUE), ..subscription });
+        let subscribe = |partition: String| Partition::new(client.clone(), subscription.clone(), partition.into(), health.clone());
+        let partitions = partitions.into_iter().map(subscribe).collect();
         Ok(Self { partitions, turn: 0 })
     }
 

@@ -53,9 +53,6 @@ pub struct Pulsar {
     /// A PEM file with certificates to trust.
     #[arg(long, value_name = "FILE", env = "PULSAR_TRUST_CERTS")]
     pub trust_certs: Option<PathBuf>,
-    /// Accept any certificate.
-    #[arg(long)]
-    pub tls_allow_insecure: bool,
 }
 
 #[derive(Debug, Args)]

@@ -80,13 +80,8 @@ fn schema(wanted: &ConfigSchema) -> String {
 
 fn pulsar_settings(flags: Pulsar, environment: &BTreeMap<String, String>) -> Result<pulsar_io_dynamodb::pulsar::client::Settings> {
     let from_environment = || environment.get("PULSAR_TOKEN").map(|text| Token::Text(text.clone().into()));
-    let given = Given {
-        url: flags.pulsar_url,
-        token: flags.token_file.map(Token::File).or_else(from_environment),
-        trust_certs: flags.trust_certs,
-        allow_insecure: flags.tls_allow_insecure.then_some(true),
-        hostname_verification: None,
-    };
+    let given =
+        Given { url: flags.pulsar_url, token: flags.token_file.map(Token::File).or_else(from_environment), trust_certs: flags.trust_certs };
     config::pulsar::settings(given, flags.client_conf.as_deref())
 }
 

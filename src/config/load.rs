@@ -2,7 +2,11 @@
 //!
 //! Every key has a default, so each is read on its own first: that way all wrong ones are found, not just the first.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+};
 
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
@@ -10,6 +14,8 @@ use serde_json::{Map, Value};
 
 use super::{
     HOST_FIELDS,
+    sink::SinkKeys,
+    source::SourceKeys,
     validate::{Problems, suggestion},
 };
 use crate::error::{Error, Kind, Result};
@@ -36,7 +42,8 @@ pub fn read(path: &Path) -> Result<Document> {
     match serde_saphyr::from_str(&text) {
         Ok(Value::Object(top)) => Ok(Document { name, top }),
         Ok(_) => Err(failed("it has to be a mapping of keys to values".into())),
-        Err(error) => Err(failed(error.to_string())),
+        // The first line has the place and the reason. The others quote the file, secrets included.
+        Err(error) => Err(failed(error.to_string().lines().next().unwrap_or_default().to_owned())),
     }
 }
 
@@ -63,10 +70,13 @@ pub fn configs<T: DeserializeOwned + JsonSchema>(
         }
     }
     let known: BTreeMap<String, String> = properties::<T>().into_keys().map(|name| (variable(&name), name)).collect();
+    // One environment may serve both workers.
+    let others: BTreeSet<String> =
+        properties::<SourceKeys>().into_keys().chain(properties::<SinkKeys>().into_keys()).map(|name| self::variable(&name)).collect();
     for (variable, value) in environment.iter().filter(|(variable, _)| variable.starts_with(ENVIRONMENT_PREFIX)) {
         match known.get(variable) {
             Some(name) => drop(keys.insert(name.clone(), Value::String(value.clone()))),
-            None if OTHER_VARIABLES.contains(&variable.as_str()) => {}
+            None if OTHER_VARIABLES.contains(&variable.as_str()) || others.contains(variable) => {}
             None => problems.add(variable, unknown(variable, known.keys().map(String::as_str))),
         }
     }
@@ -99,10 +109,7 @@ fn typed<T: DeserializeOwned + JsonSchema>(values: Map<String, Value>, prefix: &
         match serde_json::from_value::<T>(Value::Object(Map::from_iter([(name.clone(), value.clone())]))) {
             Ok(_) => drop(good.insert(name, value)),
             Err(error) => {
-                // serde's message quotes the value it refuses.
-                let secret = schema.get("writeOnly").is_some();
-                let text = if secret { "has to be text".to_string() } else { error.to_string() };
-                problems.add(format!("{prefix}{name}"), text);
+                problems.add(format!("{prefix}{name}"), wrong(&value, schema, &error));
             }
         }
     }
@@ -114,11 +121,7 @@ fn typed<T: DeserializeOwned + JsonSchema>(values: Map<String, Value>, prefix: &
 
 /// As the Java connector's reader does: a number or a boolean may be given as text, and text as a number or boolean.
 fn as_expected(value: Value, schema: &Value) -> Value {
-    let expects = |kind: &str| match &schema["type"] {
-        Value::String(one) => one == kind,
-        Value::Array(several) => several.iter().any(|one| one == kind),
-        _ => false,
-    };
+    let expects = |kind: &str| allows(schema, kind);
     match &value {
         Value::String(text) if expects("integer") => text.trim().parse::<i64>().map_or(value, Value::from),
         Value::String(text) if expects("boolean") => text.trim().to_ascii_lowercase().parse::<bool>().map_or(value, Value::from),
@@ -126,6 +129,35 @@ fn as_expected(value: Value, schema: &Value) -> Value {
         Value::Bool(boolean) if expects("string") => Value::String(boolean.to_string()),
         _ => value,
     }
+}
+
+fn allows(schema: &Value, kind: &str) -> bool {
+    match &schema["type"] {
+        Value::String(one) => one == kind,
+        Value::Array(several) => several.iter().any(|one| one == kind),
+        _ => false,
+    }
+}
+
+/// What to write instead of what is there. A secret is not shown.
+fn wrong(value: &Value, schema: &Value, error: &serde_json::Error) -> String {
+    if schema.get("writeOnly").is_some() {
+        return "has to be text".into();
+    }
+    let wanted = match () {
+        () if allows(schema, "integer") => "a whole number, 0 or more",
+        () if allows(schema, "boolean") => "true or false",
+        () if allows(schema, "array") => "a list of texts",
+        () if allows(schema, "string") => "text",
+        // Of a choice: serde's message lists what there is to choose from.
+        () => return error.to_string(),
+    };
+    let given = match value {
+        Value::Array(_) => "a list".into(),
+        Value::Object(_) => "a mapping".into(),
+        value => value.to_string(),
+    };
+    format!("{given} has to be {wanted}")
 }
 
 /// The keys of a type with their schemas.
@@ -161,5 +193,14 @@ mod tests {
     #[test]
     fn variables_are_named_after_keys() {
         assert_eq!(variable("awsDynamodbStreamArn"), "PULSAR_IO_DYNAMODB_AWS_DYNAMODB_STREAM_ARN");
+    }
+
+    #[test]
+    fn a_syntax_error_says_where_and_quotes_no_secret() {
+        let path = std::env::temp_dir().join(format!("broken-{}.yaml", std::process::id()));
+        fs::write(&path, "configs:\n  awsCredentialPluginParam: \"hush\n  x: 1\n").expect("written");
+        let error = read(&path).expect_err("broken").to_string();
+        fs::remove_file(path).expect("removed");
+        assert!(error.contains("line 3") && !error.contains("hush"), "{error}");
     }
 }

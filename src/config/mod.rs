@@ -25,7 +25,6 @@ pub const HOST_FIELDS: &[&str] = &[
     "className",
     "cleanupSubscription",
     "customRuntimeOptions",
-    "inputSpecs",
     "logTopic",
     "maxMessageRetries",
     "negativeAckRedeliveryDelayMs",
@@ -39,11 +38,6 @@ pub const HOST_FIELDS: &[&str] = &[
     "sourceType",
     "timeoutMs",
     "topicToSchemaProperties",
-    "topicToSchemaType",
-    "topicToSerdeClassName",
-    "transformFunction",
-    "transformFunctionClassName",
-    "transformFunctionConfig",
 ];
 
 /// What Pulsar promises for each message.

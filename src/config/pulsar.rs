@@ -13,8 +13,6 @@ pub struct Given {
     pub url: Option<String>,
     pub token: Option<Token>,
     pub trust_certs: Option<std::path::PathBuf>,
-    pub allow_insecure: Option<bool>,
-    pub hostname_verification: Option<bool>,
 }
 
 const DEFAULT_URL: &str = "pulsar://localhost:6650";
@@ -34,13 +32,7 @@ pub fn settings(given: Given, client_conf: Option<&Path>) -> Result<Settings> {
         let why = format!("{url:?} has to start with pulsar:// or pulsar+ssl:// (--pulsar-url, PULSAR_URL, or brokerServiceUrl)");
         return Err(Error::new(Kind::Configuration, "use the Pulsar URL", why));
     }
-    Ok(Settings {
-        url,
-        token: given.token.or(from_file.token),
-        trust_certs: given.trust_certs.or(from_file.trust_certs),
-        allow_insecure: given.allow_insecure.or(from_file.allow_insecure).unwrap_or(false),
-        hostname_verification: given.hostname_verification.or(from_file.hostname_verification).unwrap_or(true),
-    })
+    Ok(Settings { url, token: given.token.or(from_file.token), trust_certs: given.trust_certs.or(from_file.trust_certs) })
 }
 
 /// Reads the keys of Pulsar's `conf/client.conf` that matter here. The others are left alone.
@@ -48,10 +40,12 @@ fn from_client_conf(text: &str) -> Result<Given, String> {
     let lines = text.lines().map(str::trim).filter(|line| !line.starts_with(['#', '!']));
     let pairs = lines.filter_map(|line| line.split_once('=')).map(|(key, value)| (key.trim(), value.trim()));
     let values: BTreeMap<&str, &str> = pairs.filter(|(_, value)| !value.is_empty()).collect();
-    let flag = |key: &str| match values.get(key) {
-        None => Ok(None),
-        Some(text) => text.parse::<bool>().map(Some).map_err(|_| format!("{key}={text}: has to be true or false")),
-    };
+    // The Pulsar client verifies always; whoever turned that off here has to know, and a token is not for everybody.
+    if values.get("tlsAllowInsecureConnection").is_some_and(|text| text.eq_ignore_ascii_case("true")) {
+        return Err("tlsAllowInsecureConnection=true: connections without verification are not supported; \
+                    name the broker's certificate authority in tlsTrustCertsFilePath"
+            .into());
+    }
     let token = match values.get("authPlugin") {
         None => None,
         Some(plugin) if plugin.ends_with("AuthenticationToken") || *plugin == "token" => {
@@ -65,8 +59,6 @@ fn from_client_conf(text: &str) -> Result<Given, String> {
         url: values.get("brokerServiceUrl").map(ToString::to_string),
         token,
         trust_certs: values.get("tlsTrustCertsFilePath").map(Into::into),
-        allow_insecure: flag("tlsAllowInsecureConnection")?,
-        hostname_verification: flag("tlsEnableHostnameVerification")?,
     })
 }
 
@@ -97,7 +89,6 @@ mod tests {
         let given = from_client_conf(text).expect("readable");
         assert_eq!(given.url.as_deref(), Some("pulsar+ssl://broker:6651/"));
         assert_eq!(given.trust_certs, Some(PathBuf::from("/certs/ca.pem")));
-        assert_eq!((given.allow_insecure, given.hostname_verification), (Some(false), Some(true)));
         assert!(matches!(given.token, Some(Token::Text(token)) if token.expose_secret() == "a.b.c"));
     }
 
@@ -119,7 +110,7 @@ mod tests {
         for (text, expected) in [
             ("authPlugin=org.apache.pulsar.client.impl.auth.AuthenticationTls", "only token"),
             ("authPlugin=token\nauthParams=hush", "authParams"),
-            ("tlsAllowInsecureConnection=ja", "true or false"),
+            ("tlsAllowInsecureConnection=true", "tlsTrustCertsFilePath"),
         ] {
             let why = from_client_conf(text).expect_err(text);
             assert!(why.contains(expected) && !why.contains("hush"), "{why}");

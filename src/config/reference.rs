@@ -80,8 +80,7 @@ pub fn markdown() -> String {
              | `--pulsar-url` | `PULSAR_URL` | `brokerServiceUrl` | `pulsar://host:6650` or `pulsar+ssl://host:6651`. Default: `pulsar://localhost:6650` |\n\
              | `--token-file` | `PULSAR_TOKEN_FILE`, `PULSAR_TOKEN` | `authPlugin`, `authParams` | a token, from a file or the environment, never an argument |\n\
              | `--trust-certs` | `PULSAR_TRUST_CERTS` | `tlsTrustCertsFilePath` | PEM file of trusted certificates |\n\
-             | `--tls-allow-insecure` | | `tlsAllowInsecureConnection` | accept any certificate |\n\
-             | | | `tlsEnableHostnameVerification` | default: `true` |\n\
+             | | | `tlsAllowInsecureConnection` | `true` is refused: certificates and host names are always verified |\n\
              | `--client-conf` | `PULSAR_CLIENT_CONF` | | the file itself |\n";
 
     page += "\n## Deviations from the Java connector\n\n| what | here | why |\n|---|---|---|\n";
@@ -149,6 +148,7 @@ fn kind(property: &Value) -> &'static str {
         () if has("boolean") => "boolean",
         () if has("array") => "list",
         () if has("string") => "text",
+        () if has("object") => "mapping",
         () => "one of",
     }
 }

@@ -4,13 +4,14 @@ use std::{collections::BTreeMap, time::Duration};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::{
     ProcessingGuarantees,
     aws::AwsKeys,
     load::{self, Document},
     source::{DRAIN_TIMEOUT, effectively_once_is_refused, endpoint, not_blank, required, table_name},
-    validate::Problems,
+    validate::{Problems, full_topic_name},
     worker_id,
 };
 use crate::{
@@ -32,8 +33,20 @@ pub struct SinkFields {
     pub name: Option<String>,
     /// The topics to consume. At least one is required.
     pub inputs: Vec<String>,
+    /// Topics as keys: consumed like `inputs`. What is said about each is for hosts that Pulsar runs.
+    pub input_specs: BTreeMap<String, Value>,
+    /// Topics as keys: consumed like `inputs`.
+    pub topic_to_serde_class_name: BTreeMap<String, Value>,
+    /// Topics as keys: consumed like `inputs`.
+    pub topic_to_schema_type: BTreeMap<String, Value>,
     /// Not supported by this version: list the topics in `inputs`.
     pub topics_pattern: Option<String>,
+    /// Not supported by this host, since it changes the messages: run it as a function of its own, in front of the sink.
+    pub transform_function: Option<String>,
+    /// With `transformFunction`.
+    pub transform_function_class_name: Option<String>,
+    /// With `transformFunction`.
+    pub transform_function_config: Option<String>,
     /// The subscription's name. Default: `tenant/namespace/name`.
     pub source_subscription_name: Option<String>,
     /// Where a subscription starts that does not exist yet: `Latest` (default) or `Earliest`.
@@ -147,8 +160,19 @@ pub fn check(document: &Document, environment: &BTreeMap<String, String>) -> Res
     let keys: SinkKeys = load::configs(document, environment, &mut problems);
 
     let name = required(fields.name.clone(), "name", &mut problems);
-    let topics: Vec<String> = fields.inputs.iter().map(|topic| topic.trim().to_owned()).filter(|topic| !topic.is_empty()).collect();
-    problems.require(!topics.is_empty(), "inputs", "is missing: the topics to consume");
+    let topics = topics(&fields, &mut problems);
+    let dead_letter_topic =
+        not_blank(fields.dead_letter_topic.clone()).map(|topic| full_topic_name(&topic, "deadLetterTopic", &mut problems));
+    problems.require(
+        !dead_letter_topic.as_ref().is_some_and(|topic| topics.contains(topic)),
+        "deadLetterTopic",
+        "is one of the inputs: what cannot be written would come back for ever",
+    );
+    problems.require(
+        fields.transform_function.is_none(),
+        "transformFunction",
+        "is not supported by this host: run it as a function of its own, in front of the sink",
+    );
     problems.require(fields.topics_pattern.is_none(), "topicsPattern", "is not supported by this version: list the topics in inputs");
     problems.require(
         !(fields.retain_ordering && fields.retain_key_ordering),
@@ -209,8 +233,27 @@ pub fn check(document: &Document, environment: &BTreeMap<String, String>) -> Res
             consumer_name: worker_id(&tenant, &namespace, &name),
             receiver_queue: u32::try_from(keys.max_buffered_messages.min(1_000)).unwrap_or(1_000),
         },
-        dead_letter_topic: not_blank(fields.dead_letter_topic),
+        dead_letter_topic,
     })
+}
+
+/// All that is to be consumed, each once.
+fn topics(fields: &SinkFields, problems: &mut Problems) -> Vec<String> {
+    let mut topics = Vec::new();
+    let maps = [&fields.input_specs, &fields.topic_to_serde_class_name, &fields.topic_to_schema_type];
+    for name in
+        fields.inputs.iter().chain(maps.into_iter().flat_map(BTreeMap::keys)).map(|name| name.trim()).filter(|name| !name.is_empty())
+    {
+        let topic = full_topic_name(name, "inputs", problems);
+        if !topics.contains(&topic) {
+            topics.push(topic);
+        }
+    }
+    problems.require(!topics.is_empty(), "inputs", "is missing: the topics to consume");
+    // `regexPattern` in Pulsar's own code, `isRegexPattern` in what its tools write.
+    let pattern = fields.input_specs.values().any(|spec| spec["isRegexPattern"] == true || spec["regexPattern"] == true);
+    problems.require(!pattern, "inputSpecs", "patterns are not supported by this version: list the topics in inputs");
+    topics
 }
 
 /// Pulsar's rule (`SinkConfigUtils`), unless the key says it.
@@ -228,7 +271,7 @@ fn subscription_type(fields: &SinkFields, keys: &SinkKeys) -> inbox::Subscriptio
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
 
@@ -240,7 +283,7 @@ mod tests {
     #[test]
     fn a_short_file_is_complete() {
         let sink = checked(json!({"name": "orders", "inputs": ["a", "b"], "configs": {"tableName": "copy"}})).expect("complete");
-        assert_eq!(sink.subscription.topics, ["a", "b"]);
+        assert_eq!(sink.subscription.topics, ["persistent://public/default/a", "persistent://public/default/b"]);
         assert_eq!(sink.subscription.name, "public/default/orders");
         assert_eq!(sink.subscription.kind, inbox::SubscriptionType::Shared);
         assert_eq!(sink.subscription.initial_position, inbox::InitialPosition::Latest);
@@ -274,6 +317,41 @@ mod tests {
     }
 
     #[test]
+    fn topics_come_from_all_of_pulsars_fields_once() {
+        let top = json!({
+            "name": "n", "inputs": ["a", "persistent://public/default/a"], "inputSpecs": {"b": {"schemaType": "json"}},
+            "topicToSchemaType": {"c": "json"}, "configs": {"tableName": "copy"}
+        });
+        let topics = checked(top).expect("complete").subscription.topics;
+        assert_eq!(topics, ["a", "b", "c"].map(|topic| format!("persistent://public/default/{topic}")));
+    }
+
+    #[test]
+    fn what_would_change_the_result_is_refused() {
+        for (key, value, expected) in [
+            ("deadLetterTopic", json!("persistent://public/default/a"), "for ever"),
+            ("transformFunction", json!("builtin://transforms"), "in front of the sink"),
+            ("inputSpecs", json!({"x.*": {"isRegexPattern": true}}), "patterns"),
+            ("topicsPattern", json!("x.*"), "list the topics"),
+        ] {
+            let mut top = json!({"name": "n", "inputs": ["a"], "configs": {"tableName": "copy"}});
+            top[key] = value;
+            let error = checked(top).expect_err(key).to_string();
+            assert!(error.contains(&format!("{key}: ")) && error.contains(expected), "{key}: {error}");
+        }
+    }
+
+    #[test]
+    fn one_environment_may_serve_both_workers() {
+        let environment = |name: &str| BTreeMap::from([(name.to_owned(), "value".to_owned())]);
+        let Value::Object(top) = json!({"name": "n", "inputs": ["a"], "configs": {"tableName": "copy"}}) else { unreachable!("an object") };
+        let document = Document { name: "test".into(), top };
+        check(&document, &environment("PULSAR_IO_DYNAMODB_APPLICATION_NAME")).expect("the source's");
+        let error = check(&document, &environment("PULSAR_IO_DYNAMODB_TABLENAME")).expect_err("nobody's").to_string();
+        assert!(error.contains("did you mean PULSAR_IO_DYNAMODB_TABLE_NAME?"), "{error}");
+    }
+
+    #[test]
     fn each_wrong_value_names_its_key_and_what_to_write() {
         for (key, value, expected) in [
             ("tableName", json!("a b"), "table name"),
@@ -284,8 +362,8 @@ mod tests {
             ("maxInFlightRequests", json!(0), "from 1"),
             ("maxBufferedMessages", json!(24), "maxBatchSize"),
             ("maxBufferedBytes", json!(1000), "1048576"),
-            ("flushTimeout", json!("x"), "u64"),
-            ("coalesce", json!("maybe"), "boolean"),
+            ("flushTimeout", json!("x"), "\"x\" has to be a whole number"),
+            ("coalesce", json!("maybe"), "true or false"),
             ("backoffTime", json!(0), "at least 1"),
             ("awsDynamodbStreamArn", json!("x"), "no such key"),
         ] {

@@ -10,7 +10,7 @@ use super::{
     ProcessingGuarantees,
     aws::AwsKeys,
     load::{self, Document},
-    validate::Problems,
+    validate::{Problems, full_topic_name},
     worker_id,
 };
 use crate::{
@@ -125,6 +125,7 @@ pub fn check(document: &Document, environment: &BTreeMap<String, String>) -> Res
 
     let name = required(fields.name, "name", &mut problems);
     let topic = required(fields.topic_name, "topicName", &mut problems);
+    let topic = if topic.is_empty() { topic } else { full_topic_name(&topic, "topicName", &mut problems) };
     effectively_once_is_refused(fields.processing_guarantees, &mut problems);
     let stream = required(keys.aws_dynamodb_stream_arn, "configs.awsDynamodbStreamArn", &mut problems);
     let known = stream.is_empty()
@@ -282,17 +283,17 @@ mod tests {
     #[test]
     fn each_wrong_value_names_its_key_and_what_to_write() {
         for (key, value, expected) in [
-            ("awsRegion", json!(["a"]), "expected"),
+            ("awsRegion", json!(["a"]), "a list has to be text"),
             ("awsDynamodbStreamArn", json!("orders"), "table:NAME"),
             ("awsEndpoint", json!("localhost:8000"), "http://host:port"),
             ("dynamoEndpoint", json!("ftp://x"), "http://host:port"),
             ("cloudwatchEndpoint", json!("x"), "http://host:port"),
             ("applicationName", json!("my app"), "table name"),
             ("initialPositionInStream", json!("latest"), "`LATEST`"),
-            ("checkpointInterval", json!("soon"), "expected u64"),
-            ("checkpointInterval", json!(-1), "u64"),
+            ("checkpointInterval", json!("soon"), "\"soon\" has to be a whole number"),
+            ("checkpointInterval", json!(-1), "-1 has to be a whole number, 0 or more"),
             ("backoffTime", json!(0), "at least 1"),
-            ("numRetries", json!({}), "expected u64"),
+            ("numRetries", json!({}), "has to be a whole number"),
             ("receiveQueueSize", json!(0), "from 1"),
             ("awsCredentialPluginParam", json!({"secretKey": "hush"}), "has to be text"),
             ("applicationname", json!("x"), "did you mean applicationName?"),

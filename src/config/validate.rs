@@ -50,6 +50,23 @@ impl Problems {
     }
 }
 
+/// `persistent://tenant/namespace/topic`; a short name is one of `public/default`, as everywhere in Pulsar.
+pub fn full_topic_name(name: &str, key: &str, problems: &mut Problems) -> String {
+    let (scheme, path) = name.split_once("://").unwrap_or(("persistent", name));
+    let parts: Vec<&str> = path.split('/').collect();
+    let full = match parts[..] {
+        [_] if !name.contains("://") => format!("persistent://public/default/{path}"),
+        [_, _, _] => format!("{scheme}://{path}"),
+        _ => String::new(),
+    };
+    let legal = matches!(scheme, "persistent" | "non-persistent")
+        && !full.is_empty()
+        && !parts.contains(&"")
+        && !path.chars().any(|character| character.is_whitespace() || character.is_control());
+    problems.require(legal, key, format!("{name:?} is no topic: write persistent://tenant/namespace/topic"));
+    full
+}
+
 /// The name that was probably meant: the closest of `known`, when it is close enough.
 pub fn suggestion<'k>(unknown: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
     let distances = known.into_iter().map(|name| (distance(&unknown.to_lowercase(), &name.to_lowercase()), name));
@@ -83,6 +100,21 @@ mod tests {
         assert_eq!(suggestion("awsregoin", known), Some("awsRegion"));
         assert_eq!(suggestion("aplicationname", known), Some("applicationName"));
         assert_eq!(suggestion("batchSize", known), None);
+    }
+
+    #[test]
+    fn topics_have_a_short_and_a_full_name() {
+        let full = |name: &str| {
+            let mut problems = Problems::default();
+            let full = full_topic_name(name, "topicName", &mut problems);
+            problems.is_empty().then_some(full)
+        };
+        assert_eq!(full("orders").as_deref(), Some("persistent://public/default/orders"));
+        assert_eq!(full("a/b/c").as_deref(), Some("persistent://a/b/c"));
+        assert_eq!(full("non-persistent://a/b/c").as_deref(), Some("non-persistent://a/b/c"));
+        for wrong in ["a/b", "http://a/b/c", "persistent://orders", "a b", "a//c"] {
+            assert_eq!(full(wrong), None, "{wrong}");
+        }
     }
 
     #[test]

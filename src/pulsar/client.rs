@@ -3,11 +3,13 @@
 use std::{fs, path::PathBuf, time::Duration};
 
 use ::pulsar::{
-    Authentication, ConnectionRetryOptions, OperationRetryOptions, Pulsar, TokioExecutor,
+    ConnectionRetryOptions, OperationRetryOptions, Pulsar, TokioExecutor,
+    authentication::Authentication,
     error::{AuthenticationError, ConnectionError, ConsumerError, ProducerError, ServiceDiscoveryError},
     message::proto::ServerError,
 };
 use secrecy::{ExposeSecret, SecretString};
+use tokio::time::Instant;
 
 use crate::{
     error::{Error, Kind, Result, Retry},
@@ -23,18 +25,15 @@ pub struct Settings {
     /// `pulsar://host:6650` or `pulsar+ssl://host:6651`.
     pub url: String,
     pub token: Option<Token>,
-    /// PEM file of the certificates that are trusted beside the built-in roots.
+    /// PEM file of the certificates that are trusted beside the built-in roots. A certificate and its host name are always verified.
     pub trust_certs: Option<PathBuf>,
-    /// Accepts any certificate.
-    pub allow_insecure: bool,
-    pub hostname_verification: bool,
 }
 
 /// A token to authenticate with.
 #[derive(Debug, Clone)]
 pub enum Token {
     Text(SecretString),
-    /// Read at each start.
+    /// Read for each connection, so that a token that is replaced in time never expires.
     File(PathBuf),
 }
 
@@ -43,6 +42,8 @@ const MIN_BACKOFF: Duration = Duration::from_millis(100);
 const MAX_BACKOFF: Duration = Duration::from_secs(10);
 /// A broker restart takes a few seconds: only what lasts longer is worth a red light.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// What works for a shorter time than that is no cure.
+const CURED: Duration = Duration::from_secs(30);
 
 /// Connects; waits as long as it takes until a broker answers. Errors only on what waiting cannot heal.
 pub async fn connect(settings: &Settings, health: &Health) -> Result<Client> {
@@ -51,14 +52,9 @@ pub async fn connect(settings: &Settings, health: &Health) -> Result<Client> {
     if !["pulsar://", "pulsar+ssl://"].iter().any(|scheme| settings.url.starts_with(scheme)) {
         return Err(configuration("the URL has to start with pulsar:// or pulsar+ssl://".into()));
     }
-    let token = match &settings.token {
-        None => None,
-        Some(Token::Text(text)) => Some(text.expose_secret().trim().to_owned()),
-        Some(Token::File(path)) => {
-            let text = fs::read_to_string(path).map_err(|error| configuration(format!("token file {}: {error}", path.display())))?;
-            Some(text.trim().to_owned())
-        }
-    };
+    if let Some(Token::File(path)) = &settings.token {
+        fs::read_to_string(path).map_err(|error| configuration(format!("token file {}: {error}", path.display())))?;
+    }
     let certificates = settings
         .trust_certs
         .as_ref()
@@ -68,8 +64,6 @@ pub async fn connect(settings: &Settings, health: &Health) -> Result<Client> {
     let mut attempts = Attempts::new("pulsar", health.clone());
     loop {
         let mut builder = Pulsar::builder(&settings.url, TokioExecutor)
-            .with_allow_insecure_connection(settings.allow_insecure)
-            .with_tls_hostname_verification_enabled(settings.hostname_verification)
             // Few tries of the client's own: the loops above it know when to turn health red.
             .with_connection_retry_options(ConnectionRetryOptions {
                 max_retries: 2,
@@ -83,13 +77,13 @@ pub async fn connect(settings: &Settings, health: &Health) -> Result<Client> {
                 max_retries: Some(4),
                 ..Default::default()
             });
-        if let Some(token) = &token {
-            builder = builder.with_auth(Authentication { name: "token".into(), data: token.clone().into_bytes() });
+        if let Some(token) = &settings.token {
+            builder = builder.with_auth_provider(Box::new(TokenAuthentication(token.clone())));
         }
         if let Some(certificates) = &certificates {
             builder = builder.with_certificate_chain(certificates.clone());
         }
-        match builder.build().await.map_err(|error| classify(doing(), &error)) {
+        match attempts.watch(builder.build()).await.map_err(|error| classify(doing(), &error)) {
             Ok(client) => {
                 attempts.succeeded();
                 return Ok(client);
@@ -99,25 +93,58 @@ pub async fn connect(settings: &Settings, health: &Health) -> Result<Client> {
     }
 }
 
-/// Retries with backoff; turns health red when it takes long, or at once when a person has to act.
+/// Gives the token to each new connection.
+struct TokenAuthentication(Token);
+
+#[async_trait::async_trait]
+impl Authentication for TokenAuthentication {
+    fn auth_method_name(&self) -> String {
+        "token".into()
+    }
+
+    async fn initialize(&mut self) -> Result<(), AuthenticationError> {
+        Ok(())
+    }
+
+    async fn auth_data(&mut self) -> Result<Vec<u8>, AuthenticationError> {
+        let text = match &self.0 {
+            Token::Text(text) => text.expose_secret().to_owned(),
+            // A file that is being replaced is there again soon.
+            Token::File(path) => fs::read_to_string(path)
+                .map_err(|error| AuthenticationError::Retriable(format!("token file {}: {error}", path.display())))?,
+        };
+        Ok(text.trim().into())
+    }
+}
+
+/// Retries with backoff; turns health red when it takes long, or at once when a person has to act (H1).
 pub struct Attempts {
     stage: String,
     health: Health,
     backoff: Duration,
-    failing_since: Option<tokio::time::Instant>,
+    state: State,
+}
+
+#[derive(Clone, Copy)]
+enum State {
+    Fine,
+    /// Nothing works since then.
+    Failing(Instant),
+    /// It failed from the first moment on, and works since the second.
+    Recovering(Instant, Instant),
 }
 
 impl Attempts {
     pub fn new(stage: impl Into<String>, health: Health) -> Self {
-        Self { stage: stage.into(), health, backoff: MIN_BACKOFF, failing_since: None }
+        Self { stage: stage.into(), health, backoff: MIN_BACKOFF, state: State::Fine }
     }
 
     pub fn succeeded(&mut self) {
-        if self.failing_since.take().is_some() {
+        if let State::Failing(since) = self.state {
             tracing::info!(stage = self.stage, "works again");
             self.health.green(&self.stage);
+            self.state = State::Recovering(since, Instant::now());
         }
-        self.backoff = MIN_BACKOFF;
     }
 
     /// Waits before the next try, or gives the error back where trying again cannot help.
@@ -126,7 +153,16 @@ impl Attempts {
         if error.retry() == Retry::Never {
             return Err(error);
         }
-        let since = *self.failing_since.get_or_insert_with(tokio::time::Instant::now);
+        let since = match self.state {
+            State::Failing(since) => since,
+            // It did not last: the same trouble goes on, with its long delays.
+            State::Recovering(since, works) if works.elapsed() < CURED => since,
+            State::Fine | State::Recovering(..) => {
+                self.backoff = MIN_BACKOFF;
+                Instant::now()
+            }
+        };
+        self.state = State::Failing(since);
         tracing::warn!(stage = self.stage, %error, "trying again");
         if error.retry() == Retry::Manual || since.elapsed() >= PATIENCE {
             self.health.red(self.stage.clone(), &error);
@@ -134,6 +170,26 @@ impl Attempts {
         tokio::time::sleep(self.backoff).await;
         self.backoff = (self.backoff * 2).min(MAX_BACKOFF);
         Ok(())
+    }
+
+    /// Waits for a try, however long it takes, and turns health red meanwhile: the client tries again by itself for half a minute before
+    /// it says that anything is wrong.
+    pub async fn watch<T>(&mut self, attempt: impl Future<Output = T>) -> T {
+        if matches!(self.state, State::Failing(_)) {
+            return attempt.await;
+        }
+        let begin = Instant::now();
+        tokio::pin!(attempt);
+        tokio::select! {
+            biased;
+            done = &mut attempt => return done,
+            () = tokio::time::sleep(PATIENCE) => {}
+        }
+        self.state = State::Failing(begin);
+        let reason = format!("no answer from Pulsar for {} s", PATIENCE.as_secs());
+        tracing::warn!(stage = self.stage, reason, "still trying");
+        self.health.red(self.stage.clone(), reason);
+        attempt.await
     }
 }
 
@@ -185,7 +241,7 @@ mod tests {
     use super::*;
 
     fn settings(url: &str) -> Settings {
-        Settings { url: url.into(), token: None, trust_certs: None, allow_insecure: false, hostname_verification: true }
+        Settings { url: url.into(), token: None, trust_certs: None }
     }
 
     #[tokio::test]
@@ -221,8 +277,43 @@ mod tests {
         }
         attempts.succeeded();
         assert!(health.reasons().is_empty());
+        attempts.failed(down()).await.expect("tried again");
+        assert!(!health.reasons().is_empty(), "what does not last is still the same trouble");
+        attempts.succeeded();
+        tokio::time::advance(CURED).await;
+        attempts.failed(down()).await.expect("tried again");
+        assert!(health.reasons().is_empty(), "a new trouble gets new patience");
         attempts.failed(Error::new(Kind::AccessDenied, "publish", "no")).await.expect("tried again");
         assert!(health.reasons()["pulsar"].contains("permission"));
         assert!(attempts.failed(Error::new(Kind::Fatal, "publish", "fenced")).await.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn health_turns_red_while_an_answer_does_not_come_h1() {
+        let health = Health::default();
+        let mut attempts = Attempts::new("pulsar", health.clone());
+        attempts.watch(tokio::time::sleep(PATIENCE - Duration::from_secs(1))).await;
+        assert!(health.reasons().is_empty());
+        let (slow, seen) = (tokio::time::sleep(PATIENCE + Duration::from_secs(1)), health.clone());
+        let reasons = attempts
+            .watch(async move {
+                slow.await;
+                seen.reasons()
+            })
+            .await;
+        assert!(reasons["pulsar"].contains("no answer"), "{reasons:?}");
+        attempts.succeeded();
+        assert!(health.reasons().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_token_that_is_replaced_is_used_for_the_next_connection() {
+        let path = std::env::temp_dir().join(format!("token-{}", std::process::id()));
+        let mut authentication = TokenAuthentication(Token::File(path.clone()));
+        for token in ["first", "second"] {
+            fs::write(&path, format!("{token}\n")).expect("written");
+            assert_eq!(authentication.auth_data().await.expect("readable"), token.as_bytes());
+        }
+        fs::remove_file(path).expect("removed");
     }
 }

@@ -47,10 +47,12 @@ pub struct Subscription {
     pub initial_position: InitialPosition,
     /// Shown by the broker's statistics.
     pub consumer_name: String,
-    /// Messages that the client may hold, for each topic partition.
+    /// Messages that the client may hold, over all topic partitions; `MIN_QUEUE` for each at least.
     pub receiver_queue: u32,
 }
 
+/// A smaller queue would make the broker wait for the client after each few messages.
+const MIN_QUEUE: u32 = 20;
 /// How long a close waits until the acknowledgements are out.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -65,34 +67,44 @@ struct Partition {
     client: Client,
     subscription: Arc<Subscription>,
     topic: Arc<str>,
-    health: Health,
     state: State,
+    /// Acknowledged while there was nobody to tell. The next consumer can do it: an entry is named by its place in the log.
+    late_acks: Vec<MessageIdData>,
 }
 
 enum State {
     /// In a task of its own: a subscribe request that is dropped half way would leave a consumer at the broker that nobody reads.
-    Subscribing(JoinHandle<Result<Consumer<Vec<u8>, TokioExecutor>>>),
-    Subscribed(Box<Consumer<Vec<u8>, TokioExecutor>>),
+    Subscribing(JoinHandle<Result<Session>>),
+    Subscribed(Session),
+    /// For the moment between two others.
+    Changing,
+}
+
+/// One life of a consumer. Its trouble outlives it: a consumer that is lost again and again must not be a new one each time (H1).
+struct Session {
+    consumer: Box<Consumer<Vec<u8>, TokioExecutor>>,
+    attempts: Attempts,
 }
 
 impl TopicInbox {
     /// Finds all partitions (waiting until a broker answers) and starts to subscribe. Partitions added later are found at the next start.
     pub async fn open(client: Client, subscription: Subscription, health: Health) -> Result<Self> {
         let mut attempts = Attempts::new("receive", health.clone());
-        let subscription = Arc::new(subscription);
         let mut partitions = Vec::new();
         for topic in &subscription.topics {
             let found = loop {
-                match client.lookup_partitioned_topic(topic).await {
+                match attempts.watch(client.lookup_partitioned_topic(topic)).await {
                     Ok(found) => break found,
                     Err(error) => attempts.failed(classify(format!("look up topic {topic}"), &error)).await?,
                 }
             };
-            for (partition, _) in found {
-                partitions.push(Partition::new(client.clone(), subscription.clone(), partition.into(), health.clone()));
-            }
+            partitions.extend(found.into_iter().map(|(partition, _)| partition));
         }
         attempts.succeeded();
+        let share = subscription.receiver_queue / u32::try_from(partitions.len()).unwrap_or(u32::MAX).max(1);
+        let subscription = Arc::new(Subscription { receiver_queue: share.max(MIN_QUEUE), ..subscription });
+        let subscribe = |partition: String| Partition::new(client.clone(), subscription.clone(), partition.into(), health.clone());
+        let partitions = partitions.into_iter().map(subscribe).collect();
         Ok(Self { partitions, turn: 0 })
     }
 
@@ -116,7 +128,10 @@ impl Inbox for TopicInbox {
 
     fn ack(&mut self, entry: &EntryId) -> Result<()> {
         match self.partitions.iter_mut().find(|partition| partition.topic == entry.topic) {
-            Some(partition) => partition.ack(entry),
+            Some(partition) => {
+                partition.ack(MessageIdData { ledger_id: entry.ledger, entry_id: entry.entry, ..Default::default() });
+                Ok(())
+            }
             None => Err(Error::new(Kind::Fatal, format!("acknowledge in topic {}", entry.topic), "it is not subscribed")),
         }
     }
@@ -136,47 +151,56 @@ impl Inbox for TopicInbox {
 
 impl Partition {
     fn new(client: Client, subscription: Arc<Subscription>, topic: Arc<str>, health: Health) -> Self {
-        let state = State::Subscribing(tokio::spawn(subscribe(client.clone(), subscription.clone(), topic.clone(), health.clone())));
-        Self { client, subscription, topic, health, state }
+        let attempts = Attempts::new(format!("receive from {topic}"), health);
+        let state = State::Subscribing(tokio::spawn(subscribe(client.clone(), subscription.clone(), topic.clone(), attempts, None)));
+        Self { client, subscription, topic, state, late_acks: Vec::new() }
     }
 
     fn poll_receive(&mut self, context: &mut Context<'_>) -> Poll<Result<InboundMessage>> {
         loop {
             match &mut self.state {
                 State::Subscribing(task) => match std::task::ready!(Pin::new(task).poll(context)) {
-                    Ok(Ok(consumer)) => self.state = State::Subscribed(Box::new(consumer)),
+                    Ok(Ok(session)) => {
+                        self.state = State::Subscribed(session);
+                        std::mem::take(&mut self.late_acks).into_iter().for_each(|id| self.ack(id));
+                    }
                     Ok(Err(error)) => return Poll::Ready(Err(error)),
                     Err(error) => {
                         return Poll::Ready(Err(Error::new(Kind::Fatal, format!("subscribe to topic {}", self.topic), error)));
                     }
                 },
-                State::Subscribed(consumer) => match std::task::ready!(consumer.poll_next_unpin(context)) {
+                State::Subscribed(session) => match std::task::ready!(session.consumer.poll_next_unpin(context)) {
                     Some(Ok(message)) => return Poll::Ready(Ok(inbound(&self.topic, message))),
-                    ended => {
-                        let why = ended.and_then(Result::err).map_or_else(|| "the connection was lost".into(), |error| error.to_string());
-                        tracing::warn!(topic = %self.topic, why, "subscribing again; what is not acknowledged comes again");
-                        let again = subscribe(self.client.clone(), self.subscription.clone(), self.topic.clone(), self.health.clone());
-                        self.state = State::Subscribing(tokio::spawn(again));
-                    }
+                    ended => self.subscribe_again(ended.and_then(Result::err)),
                 },
+                State::Changing => return Poll::Pending,
             }
         }
     }
 
-    fn ack(&mut self, entry: &EntryId) -> Result<()> {
-        // Between two subscriptions there is nobody to tell: the entry comes again.
-        let State::Subscribed(consumer) = &mut self.state else { return Ok(()) };
-        let id = MessageIdData { ledger_id: entry.ledger, entry_id: entry.entry, ..Default::default() };
+    fn subscribe_again(&mut self, why: Option<::pulsar::Error>) {
+        let State::Subscribed(session) = std::mem::replace(&mut self.state, State::Changing) else { return };
+        let doing = format!("receive from topic {} (what is not acknowledged comes again)", self.topic);
+        let lost = match why {
+            Some(error) => classify(doing, &error),
+            None => Error::new(Kind::Unavailable, doing, "the consumer was lost"),
+        };
+        let (client, subscription, topic) = (self.client.clone(), self.subscription.clone(), self.topic.clone());
+        self.state = State::Subscribing(tokio::spawn(subscribe(client, subscription, topic, session.attempts, Some(lost))));
+    }
+
+    fn ack(&mut self, id: MessageIdData) {
+        let State::Subscribed(session) = &mut self.state else { return self.late_acks.push(id) };
         // The client queues acknowledgements without a bound of its own, so this is done at once. They are bounded by what was received.
-        match consumer.ack_with_id(&entry.topic, id).now_or_never() {
+        match session.consumer.ack_with_id(&self.topic, id.clone()).now_or_never() {
             Some(Ok(())) => {}
-            failed => tracing::warn!(topic = %self.topic, ?entry, ?failed, "not acknowledged; it comes again"),
+            // The consumer is lost, and the stream will say so.
+            _ => self.late_acks.push(id),
         }
-        Ok(())
     }
 
     async fn close(&mut self) {
-        let State::Subscribed(consumer) = &mut self.state else { return };
+        let State::Subscribed(Session { consumer, .. }) = &mut self.state else { return };
         // The client works on acknowledgements and messages in one queue and stops when nobody takes the messages. So they are taken
         // (and left unacknowledged) until a round trip through that queue and the broker proves that all acknowledgements are out.
         let mut patience = Duration::from_millis(1);
@@ -213,9 +237,12 @@ async fn subscribe(
     client: Client,
     subscription: Arc<Subscription>,
     topic: Arc<str>,
-    health: Health,
-) -> Result<Consumer<Vec<u8>, TokioExecutor>> {
-    let mut attempts = Attempts::new(format!("receive from {topic}"), health);
+    mut attempts: Attempts,
+    lost: Option<Error>,
+) -> Result<Session> {
+    if let Some(error) = lost {
+        attempts.failed(error).await?;
+    }
     loop {
         let options = ConsumerOptions::default()
             .with_initial_position(match subscription.initial_position {
@@ -236,13 +263,12 @@ async fn subscribe(
             .with_consumer_name(&subscription.consumer_name)
             .with_batch_size(subscription.receiver_queue)
             .with_options(options)
-            .build()
-            .await;
-        match consumer {
+            .build();
+        match attempts.watch(consumer).await {
             Ok(consumer) => {
                 attempts.succeeded();
                 tracing::info!(%topic, subscription = subscription.name, kind = ?subscription.kind, "subscribed");
-                return Ok(consumer);
+                return Ok(Session { consumer: Box::new(consumer), attempts });
             }
             Err(error) => attempts.failed(classify(format!("subscribe to topic {topic} as {}", subscription.name), &error)).await?,
         }

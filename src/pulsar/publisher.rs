@@ -1,7 +1,7 @@
 //! Publishes to one topic: a lane for each partition, one unanswered batch in each lane (`docs/decisions/002`).
 
 use std::sync::{
-    Arc,
+    Arc, OnceLock,
     atomic::{AtomicUsize, Ordering},
 };
 
@@ -32,10 +32,16 @@ const QUEUE_BYTES: usize = 32 * 1024 * 1024;
 #[derive(Clone)]
 pub struct TopicPublisher {
     topic: Arc<str>,
-    lanes: Arc<[mpsc::Sender<Queued>]>,
+    lanes: Arc<[LaneFront]>,
     /// For messages without a key.
     next_lane: Arc<AtomicUsize>,
     room: Arc<Semaphore>,
+}
+
+struct LaneFront {
+    queue: mpsc::Sender<Queued>,
+    /// Why the lane has ended, once it has.
+    ended: Arc<OnceLock<Error>>,
 }
 
 /// The tasks behind a [`TopicPublisher`]: they end once all its clones are dropped.
@@ -60,7 +66,7 @@ impl TopicPublisher {
     pub async fn open(client: Client, topic: &str, health: Health) -> Result<(Self, Lanes)> {
         let mut attempts = Attempts::new("publish", health.clone());
         let partitions = loop {
-            match client.lookup_partitioned_topic(topic).await {
+            match attempts.watch(client.lookup_partitioned_topic(topic)).await {
                 Ok(partitions) => break partitions,
                 Err(error) => attempts.failed(classify(format!("look up topic {topic}"), &error)).await?,
             }
@@ -71,15 +77,16 @@ impl TopicPublisher {
         for (partition, _) in partitions {
             let (queue, queued) = mpsc::channel(QUEUE_MESSAGES);
             let attempts = Attempts::new(format!("publish to {partition}"), health.clone());
-            tasks.spawn(Lane { client: client.clone(), topic: partition, producer: None, attempts }.run(queued));
-            lanes.push(queue);
+            let ended = Arc::<OnceLock<Error>>::default();
+            tasks.spawn(Lane { client: client.clone(), topic: partition, producer: None, attempts, ended: ended.clone() }.run(queued));
+            lanes.push(LaneFront { queue, ended });
         }
         let publisher =
             Self { topic: topic.into(), lanes: lanes.into(), next_lane: Arc::default(), room: Arc::new(Semaphore::new(QUEUE_BYTES)) };
         Ok((publisher, Lanes(tasks)))
     }
 
-    fn lane(&self, message: &OutboundMessage) -> &mpsc::Sender<Queued> {
+    fn lane(&self, message: &OutboundMessage) -> &LaneFront {
         let at = match &message.key {
             Some(key) => java_string_hash(key) as usize,
             None => self.next_lane.fetch_add(1, Ordering::Relaxed),
@@ -96,12 +103,12 @@ impl Publisher for TopicPublisher {
             let why = format!("the message has {bytes} bytes, the broker takes {MAX_MESSAGE_BYTES} (its maxMessageSize)");
             return Err(Error::new(Kind::Poison, doing(), why));
         }
-        let stopped = || Error::new(Kind::Fatal, doing(), "publishing has stopped after an earlier failure");
+        let lane = self.lane(&message);
+        let stopped = || lane.ended.get().cloned().unwrap_or_else(|| Error::new(Kind::Fatal, doing(), "the publisher has stopped"));
         let wanted = u32::try_from(bytes).unwrap_or(u32::MAX);
         let room = self.room.clone().acquire_many_owned(wanted).await.map_err(|_| stopped())?;
         let (receipt, stored) = oneshot::channel();
-        let lane = self.lane(&message).clone();
-        lane.send(Queued { message, receipt, _room: room }).await.map_err(|_| stopped())?;
+        lane.queue.send(Queued { message, receipt, _room: room }).await.map_err(|_| stopped())?;
         Ok(Receipt(stored))
     }
 }
@@ -123,6 +130,7 @@ struct Lane {
     topic: String,
     producer: Option<Producer<TokioExecutor>>,
     attempts: Attempts,
+    ended: Arc<OnceLock<Error>>,
 }
 
 impl Lane {
@@ -154,7 +162,8 @@ impl Lane {
     /// Sends until the broker has stored it. The same batch again and again, nothing else meanwhile (O1).
     async fn send(&mut self, batch: &[Queued]) -> Result<()> {
         loop {
-            match self.attempt(batch).await {
+            let attempt = attempt(&self.client, &self.topic, &mut self.producer, batch);
+            match self.attempts.watch(attempt).await {
                 Ok(()) => {
                     self.attempts.succeeded();
                     return Ok(());
@@ -168,38 +177,11 @@ impl Lane {
         }
     }
 
-    async fn attempt(&mut self, batch: &[Queued]) -> Result<()> {
-        let doing = || format!("publish to topic {}", self.topic);
-        let producer = match &mut self.producer {
-            Some(producer) => producer,
-            empty => {
-                let options = ProducerOptions {
-                    // It must flush only when told to, so no bound of its own may be reached. (A count would be allocated at once.)
-                    batch_byte_size: Some(usize::MAX),
-                    // A full queue of the connection is no failure.
-                    block_queue_if_full: true,
-                    ..Default::default()
-                };
-                let builder = self.client.producer().with_topic(&self.topic).with_options(options);
-                empty.insert(builder.build().await.map_err(|error| classify(doing(), &error))?)
-            }
-        };
-        let mut receipts = Vec::with_capacity(batch.len());
-        for queued in batch {
-            let message = client_message(&queued.message);
-            receipts.push(producer.send_non_blocking(message).await.map_err(|error| classify(doing(), &error))?);
-        }
-        producer.send_batch().await.map_err(|error| classify(doing(), &error))?;
-        for receipt in receipts {
-            receipt.await.map_err(|error| classify(doing(), &error))?;
-        }
-        Ok(())
-    }
-
     /// Refuses what was accepted and all that comes: what is later must not be stored before it (O1).
     async fn refuse(self, accepted: impl Iterator<Item = Queued>, mut queue: mpsc::Receiver<Queued>, error: &Error) {
+        self.ended.get_or_init(|| error.clone());
         let refuse = |queued: Queued| {
-            let _ = queued.receipt.send(Err(Error::new(error.kind(), format!("publish to topic {}", self.topic), error.why())));
+            let _ = queued.receipt.send(Err(error.clone()));
         };
         accepted.for_each(refuse);
         queue.close();
@@ -207,6 +189,35 @@ impl Lane {
             refuse(queued);
         }
     }
+}
+
+/// Sends one batch and waits until the broker has stored it.
+async fn attempt(client: &Client, topic: &str, producer: &mut Option<Producer<TokioExecutor>>, batch: &[Queued]) -> Result<()> {
+    let doing = || format!("publish to topic {topic}");
+    let producer = match producer {
+        Some(producer) => producer,
+        empty => {
+            let options = ProducerOptions {
+                // It must flush only when told to, so no bound of its own may be reached. (A count would be allocated at once.)
+                batch_byte_size: Some(usize::MAX),
+                // A full queue of the connection is no failure.
+                block_queue_if_full: true,
+                ..Default::default()
+            };
+            let builder = client.producer().with_topic(topic).with_options(options);
+            empty.insert(builder.build().await.map_err(|error| classify(doing(), &error))?)
+        }
+    };
+    let mut receipts = Vec::with_capacity(batch.len());
+    for queued in batch {
+        let message = client_message(&queued.message);
+        receipts.push(producer.send_non_blocking(message).await.map_err(|error| classify(doing(), &error))?);
+    }
+    producer.send_batch().await.map_err(|error| classify(doing(), &error))?;
+    for receipt in receipts {
+        receipt.await.map_err(|error| classify(doing(), &error))?;
+    }
+    Ok(())
 }
 
 /// As much of the queue as fits in a batch with `first`; and the message that did not fit any more.

@@ -19,7 +19,7 @@ async fn broker(test: &str) -> Option<(Client, String)> {
         eprintln!("SKIPPED: contract::pulsar::{test} needs a broker; ./test starts one");
         return None;
     };
-    let settings = Settings { url, token: None, trust_certs: None, allow_insecure: false, hostname_verification: true };
+    let settings = Settings { url, token: None, trust_certs: None };
     let client = connect(&settings, &Health::default()).await.expect("the broker answers");
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_nanos();
     Some((client, format!("persistent://public/default/{test}-{now}")))

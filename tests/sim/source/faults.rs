@@ -1,0 +1,245 @@
+//! What services do to a worker.
+
+use metrics_exporter_prometheus::PrometheusBuilder;
+use pulsar_io_dynamodb::{error::Kind, ports::Checkpoint};
+
+use super::{SECOND, duplicates, finish};
+use crate::support::source::{Call, Fault, World, number, settings};
+
+/// A world with one shard, 50 records of it stored, and the worker running.
+async fn running(seed: u64) -> (World, pulsar_io_dynamodb::ports::ShardId, crate::support::source::Run) {
+    let mut world = World::new(seed);
+    let shard = world.shard(None);
+    world.write(&shard, 1, 50);
+    let run = world.start(settings());
+    world.until("running", |state| state.all_stored()).await;
+    (world, shard, run)
+}
+
+#[tokio::test(start_paused = true)]
+async fn d1_expired_iterators_are_replaced_without_loss_or_duplicates() {
+    let (world, shard, run) = running(40).await;
+    for _ in 0..3 {
+        world.expire_iterators();
+        world.write(&shard, 1, 20);
+        world.until("read on", |state| state.all_stored()).await;
+    }
+    finish(&world, run).await;
+    assert_eq!(duplicates(&world), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn throttling_and_outages_of_every_call_heal() {
+    let mut world = World::new(41);
+    let parent = world.shard(None);
+    world.write(&parent, 1, 50);
+    for call in [
+        Call::ListShards,
+        Call::Children,
+        Call::ShardIterator,
+        Call::GetRecords,
+        Call::ListLeases,
+        Call::Create,
+        Call::Take,
+        Call::Renew,
+        Call::Checkpoint,
+        Call::Release,
+    ] {
+        world.fail(call, Fault::Throttle, 2);
+        world.fail(call, Fault::Down, 2);
+    }
+    let [left, right] = world.split(&parent);
+    world.write(&left, 1, 50);
+    world.write(&right, 2, 50);
+    let run = world.start(settings());
+    world.until("everything is stored", |state| state.all_stored()).await;
+    tokio::time::sleep(20 * SECOND).await;
+    assert!(world.health.reasons().is_empty(), "healed: {:?}", world.health.reasons());
+    finish(&world, run).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn l1_a_write_whose_reply_is_lost_costs_no_lease() {
+    let (world, shard, run) = running(42).await;
+    for round in 0..6 {
+        let call = [Call::Renew, Call::Checkpoint][round % 2];
+        world.fail(call, Fault::LostReply, 1);
+        world.write(&shard, 1, 10);
+        tokio::time::sleep(10 * SECOND).await;
+    }
+    let taken = world.lock().count(Call::Take);
+    assert_eq!(taken, 1, "the lease was never lost");
+    finish(&world, run).await;
+    assert_eq!(duplicates(&world), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_take_and_a_creation_whose_replies_are_lost_are_found_again() {
+    let mut world = World::new(43);
+    world.fail(Call::Create, Fault::LostReply, 1);
+    world.fail(Call::Take, Fault::LostReply, 1);
+    let shard = world.shard(None);
+    world.write(&shard, 1, 50);
+    let run = world.start(settings());
+    finish(&world, run).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_that_never_answer_hold_nothing_up_for_ever() {
+    for call in [Call::GetRecords, Call::ShardIterator, Call::Renew, Call::Checkpoint, Call::ListLeases, Call::Take, Call::ListShards] {
+        let mut world = World::new(44);
+        let shard = world.shard(None);
+        world.write(&shard, 1, 20);
+        world.fail(call, Fault::Hang, 1);
+        let run = world.start(settings());
+        tokio::time::sleep(60 * SECOND).await;
+        world.write(&shard, 1, 20);
+        finish(&world, run).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn g1_trimmed_records_are_a_gap_and_reading_goes_on() {
+    let (world, shard, run) = running(45).await;
+    run.stopped().await.expect("a clean stop");
+    world.write(&shard, 1, 30);
+    world.lock().shards.get_mut(&shard).expect("a shard").trimmed = 70;
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let metrics = recorder.handle();
+    let _recording = metrics::set_default_local_recorder(&recorder);
+    let mut world = world;
+    let run = world.start(settings());
+    finish(&world, run).await;
+    assert_eq!(duplicates(&world), 0);
+    assert!(metrics.render().contains("dynamodb_source_gaps_total 1"), "{}", metrics.render());
+}
+
+#[tokio::test(start_paused = true)]
+async fn g1_a_trimmed_shard_ends_and_its_children_go_on() {
+    let (mut world, parent, run) = running(46).await;
+    run.stopped().await.expect("a clean stop");
+    let [child] = world.split(&parent);
+    world.write(&child, 1, 20);
+    world.lock().shards.remove(&parent);
+    let run = world.start(settings());
+    world.until("the child is read", |state| state.all_stored()).await;
+    assert_eq!(world.lock().row(&parent).checkpoint, Checkpoint::ShardEnd);
+    finish(&world, run).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn c2_h1_a_stream_that_is_gone_ends_no_shard_and_turns_health_red() {
+    let (world, shard, run) = running(47).await;
+    world.lock().stream_gone = true;
+    tokio::time::sleep(120 * SECOND).await;
+    assert!(matches!(world.lock().row(&shard).checkpoint, Checkpoint::At(_)));
+    let reasons = world.health.reasons();
+    assert!(reasons.values().any(|reason| reason.contains("the stream is gone")), "{reasons:?}");
+    world.lock().stream_gone = false;
+    world.write(&shard, 1, 10);
+    finish(&world, run).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn l2_who_cannot_renew_stops_publishing_before_the_failover_time() {
+    let (world, shard, run) = running(48).await;
+    // Nothing of the lease table answers any more, and the topic has room.
+    world.fail(Call::Renew, Fault::Down, usize::MAX);
+    world.fail(Call::Checkpoint, Fault::Down, usize::MAX);
+    world.fail(Call::ListLeases, Fault::Down, usize::MAX);
+    let last = world.lock().row(&shard).counter;
+    let mut published = Vec::new();
+    for _ in 0..30 {
+        world.write(&shard, 1, 1);
+        tokio::time::sleep(SECOND).await;
+        published.push(world.lock().published.len());
+    }
+    assert_eq!(world.lock().row(&shard).counter, last);
+    assert_eq!(published[8], published[29], "no publishing from 8 s on: {published:?}");
+    assert!(published[3] > 50, "and publishing before that: {published:?}");
+    world.lock().faults.clear();
+    finish(&world, run).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn l1_a_lease_that_another_worker_takes_is_let_go() {
+    let (world, shard, run) = running(49).await;
+    {
+        let mut state = world.lock();
+        let row = state.rows.get_mut(&shard).expect("a row");
+        row.owner = Some("host:java".into());
+        row.counter += 1;
+    }
+    tokio::time::sleep(4 * SECOND).await;
+    let published = world.lock().published.len();
+    world.write(&shard, 1, 10);
+    tokio::time::sleep(5 * SECOND).await;
+    assert_eq!(world.lock().published.len(), published);
+    assert_eq!(world.lock().row(&shard).owner.as_deref(), Some("host:java"));
+    // The other one dies: nobody writes the row any more.
+    finish(&world, run).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn h1_a_missing_permission_is_told_at_once_and_heals_without_a_restart() {
+    for call in [Call::GetRecords, Call::ListShards, Call::ListLeases, Call::Create, Call::Take] {
+        let mut world = World::new(50);
+        let shard = world.shard(None);
+        world.write(&shard, 1, 10);
+        world.fail(call, Fault::Denied, usize::MAX);
+        let run = world.start(settings());
+        tokio::time::sleep(5 * SECOND).await;
+        let reasons = world.health.reasons();
+        assert!(reasons.values().any(|reason| reason.contains("scripted denial")), "{call:?}: {reasons:?}");
+        world.lock().faults.clear();
+        world.until("it goes on", |state| state.all_stored()).await;
+        tokio::time::sleep(60 * SECOND).await;
+        assert!(world.health.reasons().is_empty(), "{call:?}: {:?}", world.health.reasons());
+        finish(&world, run).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn h1_an_outage_is_told_after_a_minute() {
+    let (world, shard, run) = running(51).await;
+    world.fail(Call::GetRecords, Fault::Down, usize::MAX);
+    tokio::time::sleep(50 * SECOND).await;
+    assert!(world.health.reasons().is_empty(), "{:?}", world.health.reasons());
+    tokio::time::sleep(40 * SECOND).await;
+    assert_eq!(world.health.reasons().keys().collect::<Vec<_>>(), [&format!("shard {shard}")]);
+    world.lock().faults.clear();
+    world.write(&shard, 1, 1);
+    finish(&world, run).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_that_cannot_be_converted_stops_the_worker_by_name_and_loses_no_neighbour() {
+    let (world, shard, run) = running(52).await;
+    world.lock().receipt_delay = SECOND / 10;
+    world.write(&shard, 1, 10);
+    let last = world.last(&shard);
+    let poison = world.write_poison(&shard);
+    world.write(&shard, 1, 10);
+    let error = run.ended().await.expect_err("it stops");
+    assert_eq!(error.kind(), Kind::Poison);
+    for name in [shard.as_str(), number(poison).as_str(), "(event id bad)"] {
+        assert!(error.to_string().contains(name), "{error}");
+    }
+    let state = world.lock();
+    assert_eq!(state.row(&shard).checkpoint, Checkpoint::At(number(last)), "C1: up to the record before it");
+    assert_eq!(state.row(&shard).owner, None);
+    assert!(state.violations.is_empty(), "{:?}", state.violations);
+}
+
+#[tokio::test(start_paused = true)]
+async fn c1_a_receipt_that_fails_stops_the_worker_and_nothing_later_is_checkpointed() {
+    let (world, shard, run) = running(53).await;
+    let last = world.last(&shard);
+    world.lock().fail_at = Some(last + 4);
+    world.write(&shard, 1, 10);
+    let error = run.ended().await.expect_err("it stops");
+    assert!(error.to_string().contains("the topic was terminated"), "{error}");
+    let state = world.lock();
+    assert_eq!(state.row(&shard).checkpoint, Checkpoint::At(number(last + 3)));
+    assert!(state.violations.is_empty(), "{:?}", state.violations);
+}

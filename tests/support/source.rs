@@ -1,1 +1,0 @@
-//! Fakes of the source's ports.

@@ -73,7 +73,10 @@ impl Connector {
     }
 
     /// The sum of a metric over its labels; 0 as long as it has not been counted, or the process does not answer yet.
-    pub async fn metric(&self, name: &str) -> u64 {
+    pub async fn metric(&mut self, name: &str) -> u64 {
+        if let Some(status) = self.child.try_wait().expect("its status") {
+            panic!("the connector has ended by itself: {status}");
+        }
         let Some(text) = self.get("/metrics").await else { return 0 };
         let lines = text.lines().filter(|line| !line.starts_with('#'));
         let samples = lines.filter_map(|line| line.rsplit_once(' '));

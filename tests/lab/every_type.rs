@@ -128,7 +128,7 @@ async fn start(lab: &Lab, view: StreamViewType, sink_more: &str) -> Copied {
 
 async fn copied_whole(test: &str, view: StreamViewType) {
     let Some(lab) = lab(test).await else { return };
-    let run = start(&lab, view, "").await;
+    let mut run = start(&lab, view, "").await;
     let stored = async || (run.sink.metric("dynamodb_sink_entries_acked_total").await > 0).then_some(());
     eventually("the sink acknowledges", Duration::from_secs(60), stored).await;
     let wanted = run.original.items().await;

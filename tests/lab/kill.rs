@@ -76,6 +76,7 @@ async fn the_source_is_killed_ten_times() {
     let mut topic = Topic::from_start(&lab, &tables.topic).await;
     let sink = Connector::start(&lab, "sink", &tables.sink_config);
     let mut shop = Shop::new(seed, ITEMS);
+    let written = Cell::new(0);
     let read = async {
         let mut seen = Seen::default();
         let mut source = Connector::start(&lab, "source", &tables.source_config);
@@ -91,7 +92,7 @@ async fn the_source_is_killed_ten_times() {
         }
         (source, seen)
     };
-    let (_, (source, seen)) = tokio::join!(write_all(&mut shop, &tables.original, &Cell::new(0)), read);
+    let (_, (source, seen)) = tokio::join!(write_all(&mut shop, &tables.original, &written), read);
 
     println!("kill-source: {} changes, {} events, {} repeated after {KILLS} kills", CHANGES, seen.events, seen.duplicates);
     copy_becomes_equal(&tables).await;

@@ -57,8 +57,8 @@ pub struct FakeShard {
     /// Records before this index are gone.
     pub trimmed: usize,
     pub closed: bool,
-    /// Not in any answer before that many calls of Children and ListShards.
-    pub hidden_for: usize,
+    /// In no answer before that.
+    pub hidden_until: Instant,
 }
 
 #[derive(Debug, Clone)]
@@ -182,7 +182,7 @@ impl World {
         state.next_shard += 1;
         let id = ShardId::new(format!("shardId-{:020}-{:08x}", state.next_shard, state.next_shard % 0xffff_ffff));
         let shard = Shard { id: id.clone(), parent: parent.cloned(), starting: Some(number(state.next_sequence)), ending: None };
-        state.shards.insert(id.clone(), FakeShard { shard, records: Vec::new(), trimmed: 0, closed: false, hidden_for: 0 });
+        state.shards.insert(id.clone(), FakeShard { shard, records: Vec::new(), trimmed: 0, closed: false, hidden_until: Instant::now() });
         id
     }
 
@@ -190,6 +190,11 @@ impl World {
     pub fn split<const N: usize>(&self, parent: &ShardId) -> [ShardId; N] {
         self.close(parent);
         std::array::from_fn(|_| self.shard(Some(parent)))
+    }
+
+    /// The stream does not list the shard for some time yet.
+    pub fn hide(&self, shard: &ShardId, time: Duration) {
+        self.lock().shards.get_mut(shard).expect("a shard").hidden_until = Instant::now() + time;
     }
 
     pub fn close(&self, shard: &ShardId) {

@@ -163,7 +163,7 @@ impl World {
             queue: VecDeque::new(),
             generation: 0,
             next_sequence: 1,
-            next_shard: 1_700_000_000_000,
+            next_shard: u64::try_from(source::clock::epoch_millis()).expect("after 1970"),
             run: 0,
             random: fastrand::Rng::with_seed(seed),
         };
@@ -306,13 +306,17 @@ impl World {
         while !condition(&self.lock()) {
             if Instant::now() > deadline {
                 let state = self.lock();
+                let unread = state.shards.values().filter_map(|shard| {
+                    let missing = shard.records[shard.trimmed..].iter().filter(|record| !state.stored.contains(&record.sequence)).count();
+                    (missing > 0).then(|| (missing, &shard.shard, shard.closed, state.rows.get(&shard.shard.id)))
+                });
                 panic!(
-                    "not within 10 minutes: {what}\nhealth: {:?}\nviolations: {:?}\nrows: {:#?}\nstored: {} of {}",
+                    "not within 10 minutes: {what}\nhealth: {:?}\nviolations: {:?}\nnot stored: {:#?}\nfaults left: {:?}\nlast calls: {:#?}",
                     self.health.reasons(),
                     state.violations,
-                    state.rows,
-                    state.stored.len(),
-                    state.wanted().count(),
+                    unread.collect::<Vec<_>>(),
+                    state.faults.iter().filter(|(_, _, times)| *times > 0).collect::<Vec<_>>(),
+                    &state.calls[state.calls.len().saturating_sub(12)..],
                 );
             }
             tokio::time::sleep(Duration::from_millis(10)).await;

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::{
     StartPosition,
     clock::{Clock, epoch_millis},
-    discover,
+    discover::{self, Missing, Times},
     heal::heal,
 };
 use crate::{
@@ -51,26 +51,29 @@ impl<R: StreamReader, L: LeaseTable> Catalog<R, L> {
         Self { reader, table, start, started_millis: epoch_millis(), clock, health, throttle_delay, next_call }
     }
 
-    /// Lists the whole stream and creates the leases that are missing. Returns how many.
+    /// Lists the whole stream and creates the leases that are missing. Returns what it found.
     ///
     /// Each call is repeated until it succeeds; errors only with what neither time nor a person heals.
-    pub async fn create_missing(&self) -> Result<usize> {
+    pub async fn create_missing(&self) -> Result<Missing> {
         // The rows first: a lease that appears meanwhile makes a creation that does nothing, where a shard that appears
         // meanwhile could otherwise be taken for one without leased ancestors.
         let leases = heal("leases", self.clock, &self.health, self.throttle_delay, || self.table.list()).await?;
         let (status, shards) = self.list().await?;
-        let missing = discover::missing(&shards, &leases, self.start, self.started_millis);
+        let missing = discover::missing(&shards, &leases, self.start, Times { started: self.started_millis, now: epoch_millis() });
         if !leases.is_empty() && self.start != StartPosition::TrimHorizon {
             tracing::debug!(
                 leases = leases.len(),
                 "shards with leases, and their children, go on from there; the start position is for others"
             );
         }
-        for lease in &missing {
+        if !missing.postponed.is_empty() {
+            tracing::warn!(shards = ?missing.postponed, "an ancestor is not listed yet; these shards wait for it");
+        }
+        for lease in &missing.leases {
             self.create(lease).await?;
         }
-        tracing::debug!(shards = shards.len(), ?status, created = missing.len(), "the stream was listed");
-        Ok(missing.len())
+        tracing::debug!(shards = shards.len(), ?status, created = missing.leases.len(), "the stream was listed");
+        Ok(missing)
     }
 
     /// The children of a shard that has ended; they get leases. Empty where the stream shows none, even after some patience:

@@ -5,12 +5,33 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::StartPosition;
 use crate::ports::{Checkpoint, Lease, Shard, ShardId};
 
-/// The leases to create, parents before children: a crash half way leaves no child without its parent's lease.
+/// A closed shard stays listed for 24 hours. One that was opened later than that cannot have been trimmed.
+const RETENTION_MILLIS: i64 = 24 * 60 * 60 * 1000;
+
+/// What a listing of the stream asks for.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Missing {
+    /// The leases to create, parents before children: a crash half way leaves no child without its parent's lease.
+    pub leases: Vec<Lease>,
+    /// Shards that have to wait for a complete listing: one of their ancestors is neither listed nor leased, and too young to be trimmed.
+    /// A lease now would let the child start first (S1), and the ancestor would never be read (D1).
+    pub postponed: Vec<ShardId>,
+}
+
+/// The worker's wall clock, in epoch milliseconds.
+#[derive(Debug, Clone, Copy)]
+pub struct Times {
+    /// When this worker first started to look.
+    pub started: i64,
+    pub now: i64,
+}
+
+/// Which shards need a lease, and where their reading starts.
 ///
-/// `now_millis` is when this worker first started to look: LATEST means from then on, unless an earlier start has left its own time in
-/// the rows (spec R13). A shard with a leased descendant was finished before and gets no lease again; a shard with a leased
-/// ancestor is read whole, whatever the start position; every other shard goes by the start position.
-pub fn missing(shards: &[Shard], leases: &[Lease], start: StartPosition, now_millis: i64) -> Vec<Lease> {
+/// LATEST means from when this worker first started to look, unless an earlier start has left its own time in the rows (spec R13). A
+/// shard with a leased descendant was finished before and gets no lease again; a shard with a leased ancestor is read whole,
+/// whatever the start position; every other shard goes by the start position.
+pub fn missing(shards: &[Shard], leases: &[Lease], start: StartPosition, times: Times) -> Missing {
     let listed: BTreeMap<&ShardId, &Shard> = shards.iter().map(|shard| (&shard.id, shard)).collect();
     let leased: BTreeMap<&ShardId, &Lease> = leases.iter().map(|lease| (&lease.shard, lease)).collect();
     let finished = ancestors_of_leased(&listed, leases);
@@ -26,7 +47,7 @@ pub fn missing(shards: &[Shard], leases: &[Lease], start: StartPosition, now_mil
         StartPosition::TrimHorizon => (Checkpoint::TrimHorizon, None),
         StartPosition::Latest => {
             let earlier = leases.iter().filter_map(|lease| lease.start_at).min();
-            (Checkpoint::Latest, Some(earlier.unwrap_or(now_millis)))
+            (Checkpoint::Latest, Some(earlier.unwrap_or(times.started)))
         }
         StartPosition::AtTimestamp(millis) => (Checkpoint::AtTimestamp, Some(millis)),
     };
@@ -35,11 +56,20 @@ pub fn missing(shards: &[Shard], leases: &[Lease], start: StartPosition, now_mil
         _ => false,
     };
 
-    let mut new: Vec<(usize, Lease)> = Vec::new();
+    let is_unseen = |id: &ShardId| {
+        let young = created_millis(id).is_some_and(|created| created > times.now - RETENTION_MILLIS);
+        young && !listed.contains_key(id) && !leased.contains_key(id)
+    };
+
+    let (mut new, mut postponed) = (Vec::new(), Vec::new());
     for shard in shards.iter().filter(|shard| !leased.contains_key(&shard.id) && !finished.contains(&shard.id)) {
         let lineage: Vec<&ShardId> = lineage(&listed, shard.parent.as_ref()).collect();
         let lease = match lineage.iter().find_map(|ancestor| leased.get(*ancestor)) {
             Some(ancestor) => child_lease(shard, ancestor),
+            None if lineage.last().is_some_and(|oldest| is_unseen(oldest)) => {
+                postponed.push(shard.id.clone());
+                continue;
+            }
             None if over_before_start(shard) => continue,
             None => Lease { checkpoint: initial.clone(), start_at, ..unowned(shard) },
         };
@@ -47,7 +77,7 @@ pub fn missing(shards: &[Shard], leases: &[Lease], start: StartPosition, now_mil
     }
     new.sort_by(|(a_depth, a), (b_depth, b)| (a_depth, &a.shard).cmp(&(b_depth, &b.shard)));
     new.dedup_by(|(_, a), (_, b)| a.shard == b.shard);
-    new.into_iter().map(|(_, lease)| lease).collect()
+    Missing { leases: new.into_iter().map(|(_, lease)| lease).collect(), postponed }
 }
 
 /// The lease of a shard that follows a leased one: read whole, but for what the ancestor's start excludes.

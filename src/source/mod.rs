@@ -35,6 +35,7 @@ use self::{
     catalog::Catalog,
     clock::Clock,
     consume::Outcome,
+    discover::Missing,
     heal::{Trouble, heal},
     lease::{
         Me,
@@ -151,7 +152,7 @@ pub async fn run<R: StreamReader, L: LeaseTable, P: Publisher>(
 /// What a task of the worker has come to.
 enum Done {
     Shard(ShardId, Result<Outcome>),
-    Audit(Result<usize>),
+    Audit(Result<Missing>),
 }
 
 struct Worker<R, L, P> {
@@ -211,8 +212,12 @@ impl<R: StreamReader, L: LeaseTable, P: Publisher> Worker<R, L, P> {
                 self.next_scan = now;
             }
             Ok(Done::Audit(result)) => {
-                if result? > 0 {
+                let found = result?;
+                if !found.leases.is_empty() {
                     self.next_scan = now;
+                }
+                if !found.postponed.is_empty() {
+                    self.audit_pause = AUDIT_PAUSE;
                 }
                 self.next_audit = Some(now + self.audit_pause);
                 self.audit_pause = (self.audit_pause * 2).min(AUDIT_PAUSE_CEILING);
@@ -228,7 +233,7 @@ impl<R: StreamReader, L: LeaseTable, P: Publisher> Worker<R, L, P> {
         self.tasks.spawn(async move {
             tokio::select! {
                 biased;
-                () = shared.stop.cancelled() => Done::Audit(Ok(0)),
+                () = shared.stop.cancelled() => Done::Audit(Ok(Missing::default())),
                 result = shared.catalog.create_missing() => Done::Audit(result),
             }
         });

@@ -139,6 +139,7 @@ impl<L: LeaseTable> Tenure<L> {
             let write_at = write_at.max(retry_at);
             if write_at > now {
                 tokio::select! {
+                    biased;
                     () = clock.sleep_until(write_at.min(self.holding.until())) => {}
                     () = progress.changed() => {}
                 }

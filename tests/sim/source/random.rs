@@ -68,7 +68,7 @@ async fn schedule(seed: u64) -> usize {
                 let parent = homes.0[random.usize(0..homes.0.len())].clone();
                 let [left, right] = world.split(&parent);
                 if random.bool() {
-                    world.lock().shards.get_mut(&right).expect("a shard").hidden_for = random.usize(0..20);
+                    world.hide(&right, Duration::from_millis(random.u64(0..40_000)));
                 }
                 for home in homes.0.iter_mut().filter(|home| **home == parent) {
                     *home = if random.bool() { left.clone() } else { right.clone() };
@@ -104,7 +104,11 @@ async fn schedule(seed: u64) -> usize {
     world.until(&format!("everything is stored (SEED={seed})"), |state| state.all_stored()).await;
     run.stopped().await.unwrap_or_else(|error| panic!("seed {seed}: {error}"));
     world.check();
-    if restarts == 0 && world.lock().count(Call::Take) == world.lock().rows.len() {
+    let (takes, leases) = {
+        let state = world.lock();
+        (state.count(Call::Take), state.rows.len())
+    };
+    if restarts == 0 && takes == leases {
         assert_eq!(duplicates(&world), 0, "no restart and no lease lost, no duplicates");
     }
     restarts

@@ -68,7 +68,7 @@ async fn a_whole_lineage_that_is_there_before_the_start_is_read_in_order() {
 
 #[tokio::test(start_paused = true)]
 async fn children_that_show_up_late_are_found() {
-    for (knows_children, hidden_for) in [(true, 5), (true, 40), (false, 5), (false, 40)] {
+    for (knows_children, seconds) in [(true, 3), (true, 40), (false, 3), (false, 40)] {
         let mut world = World::new(23);
         world.lock().knows_children = knows_children;
         let parent = world.shard(None);
@@ -76,7 +76,7 @@ async fn children_that_show_up_late_are_found() {
         let run = world.start(settings());
         world.until("read", |state| state.all_stored()).await;
         let [child] = world.split(&parent);
-        world.lock().shards.get_mut(&child).expect("a shard").hidden_for = hidden_for;
+        world.hide(&child, seconds * SECOND);
         world.write(&child, 1, 20);
         finish(&world, run).await;
     }

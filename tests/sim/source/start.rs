@@ -41,7 +41,8 @@ async fn z1_a_clean_stop_waits_for_receipts_and_the_next_start_repeats_nothing()
     let run = world.start(settings());
     world.until("some are on their way", |state| state.published.len() == 100 && state.stored.len() < 50).await;
     run.stopped().await.expect("a clean stop");
-    assert_eq!(world.lock().row(&shard).checkpoint, Checkpoint::At(number(world.last(&shard))));
+    let last = Checkpoint::At(number(world.last(&shard)));
+    assert_eq!(world.lock().row(&shard).checkpoint, last);
     assert_eq!(world.lock().row(&shard).owner, None);
     let run = world.start(settings());
     world.write(&shard, 1, 5);
@@ -86,7 +87,7 @@ async fn c1_without_receipts_nothing_is_checkpointed_and_a_kill_repeats_it_all()
 async fn m1_a_topic_that_takes_nothing_stops_the_reading() {
     let mut world = World::new(7);
     let shards: Vec<_> = (0..4).map(|_| world.shard(None)).collect();
-    shards.iter().for_each(|shard| world.write(shard, 1, 400));
+    (1..).zip(&shards).for_each(|(item, shard)| world.write(shard, item, 400));
     world.hold_receipts(true);
     let run = world.start(Settings { max_in_flight: 300, ..settings() });
     world.until("the window is full", |state| state.published.len() == 300).await;

@@ -57,8 +57,8 @@ pub struct FakeShard {
     /// Records before this index are gone.
     pub trimmed: usize,
     pub closed: bool,
-    /// Not in any answer before that many calls of Children and ListShards.
-    pub hidden_for: usize,
+    /// In no answer before that.
+    pub hidden_until: Instant,
 }
 
 #[derive(Debug, Clone)]
@@ -163,7 +163,7 @@ impl World {
             queue: VecDeque::new(),
             generation: 0,
             next_sequence: 1,
-            next_shard: 1_700_000_000_000,
+            next_shard: u64::try_from(source::clock::epoch_millis()).expect("after 1970"),
             run: 0,
             random: fastrand::Rng::with_seed(seed),
         };
@@ -182,7 +182,7 @@ impl World {
         state.next_shard += 1;
         let id = ShardId::new(format!("shardId-{:020}-{:08x}", state.next_shard, state.next_shard % 0xffff_ffff));
         let shard = Shard { id: id.clone(), parent: parent.cloned(), starting: Some(number(state.next_sequence)), ending: None };
-        state.shards.insert(id.clone(), FakeShard { shard, records: Vec::new(), trimmed: 0, closed: false, hidden_for: 0 });
+        state.shards.insert(id.clone(), FakeShard { shard, records: Vec::new(), trimmed: 0, closed: false, hidden_until: Instant::now() });
         id
     }
 
@@ -190,6 +190,11 @@ impl World {
     pub fn split<const N: usize>(&self, parent: &ShardId) -> [ShardId; N] {
         self.close(parent);
         std::array::from_fn(|_| self.shard(Some(parent)))
+    }
+
+    /// The stream does not list the shard for some time yet.
+    pub fn hide(&self, shard: &ShardId, time: Duration) {
+        self.lock().shards.get_mut(shard).expect("a shard").hidden_until = Instant::now() + time;
     }
 
     pub fn close(&self, shard: &ShardId) {
@@ -301,13 +306,17 @@ impl World {
         while !condition(&self.lock()) {
             if Instant::now() > deadline {
                 let state = self.lock();
+                let unread = state.shards.values().filter_map(|shard| {
+                    let missing = shard.records[shard.trimmed..].iter().filter(|record| !state.stored.contains(&record.sequence)).count();
+                    (missing > 0).then(|| (missing, &shard.shard, shard.closed, state.rows.get(&shard.shard.id)))
+                });
                 panic!(
-                    "not within 10 minutes: {what}\nhealth: {:?}\nviolations: {:?}\nrows: {:#?}\nstored: {} of {}",
+                    "not within 10 minutes: {what}\nhealth: {:?}\nviolations: {:?}\nnot stored: {:#?}\nfaults left: {:?}\nlast calls: {:#?}",
                     self.health.reasons(),
                     state.violations,
-                    state.rows,
-                    state.stored.len(),
-                    state.wanted().count(),
+                    unread.collect::<Vec<_>>(),
+                    state.faults.iter().filter(|(_, _, times)| *times > 0).collect::<Vec<_>>(),
+                    &state.calls[state.calls.len().saturating_sub(12)..],
                 );
             }
             tokio::time::sleep(Duration::from_millis(10)).await;

@@ -5,6 +5,8 @@ use pulsar_io_dynamodb::{
     ports::{Page, ReadFrom, Shard, ShardId, ShardPage, StreamReader},
 };
 
+use tokio::time::Instant;
+
 use super::{Call, State, World, number};
 
 pub struct FakeStream(pub World);
@@ -13,16 +15,9 @@ pub struct FakeStream(pub World);
 const SHARDS_IN_A_PAGE: usize = 3;
 
 impl State {
-    fn visible(&mut self) -> Vec<Shard> {
-        let mut visible = Vec::new();
-        for shard in self.shards.values_mut() {
-            if shard.hidden_for == 0 {
-                visible.push(shard.shard.clone());
-            } else {
-                shard.hidden_for -= 1;
-            }
-        }
-        visible
+    fn visible(&self) -> Vec<Shard> {
+        let visible = self.shards.values().filter(|shard| shard.hidden_until <= Instant::now());
+        visible.map(|shard| shard.shard.clone()).collect()
     }
 
     fn there(&self) -> Result<()> {
@@ -33,7 +28,7 @@ impl State {
 impl StreamReader for FakeStream {
     async fn list_shards(&self, after: Option<&ShardId>) -> Result<ShardPage> {
         self.0.call(Call::ListShards, after.unwrap_or(&ShardId::new(""))).await?;
-        let mut state = self.0.lock();
+        let state = self.0.lock();
         state.there()?;
         let all = state.visible();
         let shards: Vec<Shard> =
@@ -44,7 +39,7 @@ impl StreamReader for FakeStream {
 
     async fn children(&self, parent: &ShardId) -> Result<Option<Vec<Shard>>> {
         self.0.call(Call::Children, parent).await?;
-        let mut state = self.0.lock();
+        let state = self.0.lock();
         state.there()?;
         if !state.knows_children {
             return Ok(None);

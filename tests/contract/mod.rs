@@ -1,4 +1,5 @@
 //! The edges against the services they talk to, or stand-ins that answer as they do.
 
+mod cli;
 mod item_table;
 mod pulsar;

@@ -5,6 +5,9 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
 say() { printf '%s\n' "$*" >&2; }
 
+# The Java that Pulsar's and Maven's own scripts would take too.
+java_command() { if [ -n "${JAVA_HOME:-}" ]; then echo "$JAVA_HOME/bin/java"; else echo java; fi; }
+
 # Checks everything that has to be installed, and tells all that is missing at once.
 prerequisites() {
   local missing=()
@@ -17,8 +20,8 @@ prerequisites() {
   fi
   command -v cc >/dev/null || missing+=("a C compiler (Debian, Ubuntu: apt-get install build-essential; macOS: xcode-select --install)")
   local java=""
-  if command -v java >/dev/null; then
-    java=$(java -version 2>&1 | sed -n 's/.* version "\([0-9]*\).*/\1/p' | head -n 1)
+  if command -v "$(java_command)" >/dev/null; then
+    java=$("$(java_command)" -version 2>&1 | sed -n 's/.* version "\([0-9]*\).*/\1/p' | head -n 1)
   fi
   if [ -z "$java" ] || [ "$java" -lt 17 ]; then
     missing+=("Java 17 or newer${java:+, not $java} (Debian, Ubuntu: apt-get install openjdk-17-jre-headless; macOS: brew install openjdk@17)")

@@ -19,7 +19,7 @@ use pulsar_io_dynamodb::{
 };
 
 /// A client for the endpoint that the environment names; says so loudly when there is none.
-fn client(test: &str) -> Option<Client> {
+pub fn client(test: &str) -> Option<Client> {
     let Ok(endpoint) = std::env::var("DYNAMODB_ENDPOINT") else {
         eprintln!("SKIPPED {test}: set DYNAMODB_ENDPOINT to the URL of a DynamoDB Local, such as http://127.0.0.1:8000");
         return None;
@@ -36,7 +36,7 @@ fn client(test: &str) -> Option<Client> {
 }
 
 /// A table of its own for each test, with an S partition key `p` and an N sort key `s`.
-async fn create(client: &Client) -> String {
+pub async fn create(client: &Client) -> String {
     let nanos = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("a clock").as_nanos();
     let name = format!("item-table-{nanos}-{:x}", fastrand::u64(..));
     let attribute = |name: &str, kind| AttributeDefinition::builder().attribute_name(name).attribute_type(kind).build().expect("complete");

@@ -2,4 +2,6 @@
 
 mod cli;
 mod item_table;
+mod lease_table;
 mod pulsar;
+mod stream_reader;

@@ -42,7 +42,7 @@ impl Comparison {
     }
 
     pub fn differences(&self) -> impl Iterator<Item = String> {
-        self.differing.iter().take(5).map(|order| format!("differs: {order}"))
+        self.differing.iter().take(10).map(|order| format!("differs: {order}"))
     }
 }
 
@@ -56,7 +56,7 @@ impl fmt::Display for Comparison {
 }
 
 fn by_order(items: Vec<Item>) -> BTreeMap<String, BTreeMap<String, String>> {
-    let text = |item: &Item| item.get("orderId").map(|value| format!("{value:?}")).unwrap_or_default();
+    let text = |item: &Item| item.get("orderId").and_then(|id| id.as_s().ok()).cloned().unwrap_or_default();
     items.into_iter().map(|item| (text(&item), item.into_iter().map(|(name, value)| (name, comparable(value))).collect())).collect()
 }
 
@@ -78,37 +78,39 @@ fn comparable(value: AttributeValue) -> String {
 /// Follows one write at a time until it is in the copy.
 #[derive(Default)]
 pub struct Probe {
-    waiting: Option<(String, i64)>,
+    /// Order, when it was written (epoch microseconds), when to look.
+    waiting: Option<(String, i64, Instant)>,
     latencies: VecDeque<f64>,
 }
 
 /// How often the copy is asked: the measure's grain.
-const GRAIN: Duration = Duration::from_millis(5);
+const GRAIN: Duration = Duration::from_millis(10);
 
 impl Probe {
     pub fn written(&mut self, shop: &Shop) {
         if self.waiting.is_none() {
-            self.waiting.clone_from(&shop.last);
+            self.waiting = shop.last.clone().map(|(order, written_at)| (order, written_at, Instant::now()));
         }
     }
 
-    /// When to look again.
-    pub fn due(&self) -> Instant {
-        Instant::now() + if self.waiting.is_some() { GRAIN } else { Duration::from_secs(3600) }
+    /// When to look again, if there is something to look for.
+    pub fn due(&self) -> Option<Instant> {
+        self.waiting.as_ref().map(|(_, _, look)| *look)
     }
 
     pub async fn look(&mut self, tables: &Tables, shop: &Shop) -> Result<()> {
-        let Some((order, written_at)) = &self.waiting else { return Ok(()) };
+        let Some((order, written_at, look)) = &mut self.waiting else { return Ok(()) };
         let key = AttributeValue::S(order.clone());
         let found = tables.client.get_item().table_name(COPY).key("orderId", key).consistent_read(true).send().await?;
         let copied = found.item.as_ref().and_then(|item| item.get("writtenAtMicros")?.as_n().ok()?.parse::<i64>().ok());
-        let age = (now_micros() - written_at) as f64 / 1000.0;
         if copied.is_some_and(|copied| copied >= *written_at) {
-            sample(&mut self.latencies, age);
+            sample(&mut self.latencies, (now_micros() - *written_at) as f64 / 1000.0);
             self.waiting = None;
-        } else if age > 30_000.0 {
-            // Deleted meanwhile, perhaps: follow another one.
-            self.waiting.clone_from(&shop.last);
+        } else if !shop.has(order) {
+            // Deleted before it was seen: another one is followed.
+            self.waiting = None;
+        } else {
+            *look = Instant::now() + GRAIN;
         }
         Ok(())
     }

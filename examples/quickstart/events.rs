@@ -1,14 +1,10 @@
 //! The events as they arrive on the topic, read with a consumer of our own.
 
-use std::{
-    collections::{HashSet, VecDeque},
-    time::Duration,
-};
+use std::collections::{HashSet, VecDeque};
 
 use futures_util::StreamExt;
 use pulsar::{Consumer, ConsumerOptions, Pulsar, SubType, TokioExecutor, consumer::InitialPosition};
 use serde_json::Value;
-use tokio::time::Instant;
 
 use crate::{Result, shop::now_micros};
 
@@ -23,7 +19,6 @@ pub struct Events {
     /// The newest few, one line each.
     pub recent: VecDeque<String>,
     latencies: VecDeque<f64>,
-    last: Option<Instant>,
 }
 
 impl Events {
@@ -38,7 +33,7 @@ impl Events {
             .with_options(options)
             .build()
             .await?;
-        Ok(Self { consumer, seen: 0, ids: HashSet::new(), recent: VecDeque::new(), latencies: VecDeque::new(), last: None })
+        Ok(Self { consumer, seen: 0, ids: HashSet::new(), recent: VecDeque::new(), latencies: VecDeque::new() })
     }
 
     pub fn seen(&self) -> usize {
@@ -53,11 +48,7 @@ impl Events {
         self.seen - self.ids.len()
     }
 
-    pub fn since_last(&self) -> Duration {
-        self.last.map(|at| at.elapsed()).unwrap_or_default()
-    }
-
-    /// From the write of a change until its event was here.
+    /// From the write of a change until its event was read here.
     pub fn latency(&self) -> String {
         percentiles(&self.latencies)
     }
@@ -70,20 +61,10 @@ impl Events {
         Ok(())
     }
 
-    /// Takes what comes within a while.
-    pub async fn collect_for(&mut self, while_: Duration) -> Result<()> {
-        let end = Instant::now() + while_;
-        while let Ok(taken) = tokio::time::timeout_at(end, self.next()).await {
-            taken?;
-        }
-        Ok(())
-    }
-
     fn take(&mut self, payload: &[u8]) {
         let event: Value = serde_json::from_slice(payload).unwrap_or_default();
         self.seen += 1;
         self.ids.insert(event["eventID"].as_str().unwrap_or_default().to_owned());
-        self.last = Some(Instant::now());
         let image = &event["dynamodb"]["NewImage"];
         let written_at = image["writtenAtMicros"]["N"].as_str().and_then(|text| text.parse::<i64>().ok());
         if let Some(written_at) = written_at {
@@ -101,7 +82,7 @@ impl Events {
             ),
         };
         self.recent.push_front(format!("{:<7} {order}  {about}", event["eventName"].as_str().unwrap_or_default()));
-        self.recent.truncate(8);
+        self.recent.truncate(6);
     }
 }
 

@@ -9,27 +9,42 @@ mod shop;
 mod tables;
 mod worker;
 
-use std::{env, io::IsTerminal, process::ExitCode, time::Duration};
+use std::{env, future::pending, io::IsTerminal, process::ExitCode, time::Duration};
 
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    time::{Instant, MissedTickBehavior, interval, sleep_until},
+};
 
-use crate::{compare::Comparison, events::Events, screen::Screen, shop::Shop, tables::Tables, worker::Worker};
+use crate::{
+    compare::{Comparison, Probe},
+    events::Events,
+    screen::{Frame, Screen},
+    shop::Shop,
+    tables::Tables,
+    worker::Worker,
+};
 
 type Result<T, E = Box<dyn std::error::Error + Send + Sync>> = std::result::Result<T, E>;
 
-/// What `--once` writes.
+/// What `--once` writes, and how fast.
 const ONCE_CHANGES: usize = 500;
-/// How long `--once` waits for the copy to be equal.
+const ONCE_CHANGES_PER_SECOND: u32 = 100;
+/// How long `--once` waits for the copy to be equal, from its start.
 const ONCE_LIMIT: Duration = Duration::from_secs(120);
-/// Changes a second: enough to see something, few enough to read it.
+/// Without `--once`: enough to see something, few enough to read it.
 const CHANGES_PER_SECOND: u32 = 8;
+/// As shells have it for a program that Ctrl-C ended.
+const EXIT_INTERRUPTED: u8 = 130;
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let once = env::args().any(|argument| argument == "--once");
     match run(once).await {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
+        Ok(End::Equal) => ExitCode::SUCCESS,
+        Ok(End::Interrupted) if !once => ExitCode::SUCCESS,
+        Ok(End::Interrupted) => ExitCode::from(EXIT_INTERRUPTED),
+        Ok(End::Different) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("quickstart: {error}");
             ExitCode::FAILURE
@@ -37,107 +52,109 @@ async fn main() -> ExitCode {
     }
 }
 
+/// How it ended, where nothing failed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    Interrupted,
+    Equal,
+    Different,
+}
+
 fn from_environment(name: &str) -> Result<String> {
     env::var(name).map_err(|_| format!("{name} is not set; start ./quickstart, which sets it").into())
 }
 
-async fn run(once: bool) -> Result<bool> {
+/// Ctrl-C, or whoever started us wants an end. Installed once, before anything is started.
+fn interruption() -> Result<impl Future<Output = ()>> {
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
+}
+
+async fn run(once: bool) -> Result<End> {
+    let interruption = interruption()?;
     let pulsar_url = from_environment("PULSAR_URL")?;
     let endpoint = from_environment("DYNAMODB_ENDPOINT")?;
     let folder = from_environment("PARTS_DIR")?;
 
-    let tables = Tables::create(&endpoint).await?;
-    let mut source = Worker::start("source", "connector-config/source.yaml", &pulsar_url, &endpoint, &folder)?;
-    let mut sink = Worker::start("sink", "connector-config/sink.yaml", &pulsar_url, &endpoint, &folder)?;
-    let mut events = Events::subscribe(&pulsar_url).await?;
-
-    let outcome = if once {
-        bounded(&tables, &mut source, &mut sink, &mut events).await
-    } else {
-        endless(&tables, &mut source, &mut sink, &mut events, &folder).await
+    let mut workers = Vec::new();
+    let outcome = tokio::select! {
+        outcome = flow(once, &pulsar_url, &endpoint, &folder, &mut workers) => outcome,
+        () = interruption => Ok(End::Interrupted),
     };
-    if !matches!(outcome, Ok(true)) {
-        source.show_log();
-        sink.show_log();
+    if !matches!(outcome, Ok(End::Equal | End::Interrupted)) {
+        workers.iter().for_each(Worker::show_log);
     }
-    let stopped = tokio::join!(source.stop(), sink.stop());
-    for stopped in [stopped.0, stopped.1] {
-        stopped?;
+    println!("stopping: source and sink finish what is under way");
+    let mut stopped = Ok(());
+    for worker in workers {
+        stopped = stopped.and(worker.stop().await);
     }
-    outcome
+    let end = outcome?;
+    stopped.map(|()| end)
 }
 
-/// Writes, waits until the copy is equal, and tells.
-async fn bounded(tables: &Tables, source: &mut Worker, sink: &mut Worker, events: &mut Events) -> Result<bool> {
-    let began = Instant::now();
+/// Starts both connectors, writes, and shows what arrives: for ever, or with `once` until the copy is equal or time is up.
+async fn flow(once: bool, pulsar_url: &str, endpoint: &str, folder: &str, workers: &mut Vec<Worker>) -> Result<End> {
+    let tables = Tables::create(endpoint).await?;
+    for (kind, config) in [("source", "connector-config/source.yaml"), ("sink", "connector-config/sink.yaml")] {
+        workers.push(Worker::start(kind, config, pulsar_url, endpoint, folder)?);
+    }
+    let mut events = Events::subscribe(pulsar_url).await?;
+    let mut screen = Screen::open(!once && std::io::stdout().is_terminal());
     let mut shop = Shop::default();
-    let copied: Result<Comparison> = async {
-        while shop.written() < ONCE_CHANGES {
-            shop.change(tables).await?;
-        }
-        let deadline = Instant::now() + ONCE_LIMIT;
-        loop {
-            let comparison = Comparison::of(tables).await?;
-            let published = events.seen() >= ONCE_CHANGES;
-            if (comparison.is_equal() && published) || Instant::now() >= deadline {
-                return Ok(comparison);
+    let mut probe = Probe::default();
+    let began = Instant::now();
+    let mut writes = interval(Duration::from_secs(1) / if once { ONCE_CHANGES_PER_SECOND } else { CHANGES_PER_SECOND });
+    let mut frames = interval(if once || screen.is_terminal() { Duration::from_millis(250) } else { Duration::from_secs(2) });
+    writes.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    frames.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let enough = once && shop.written() >= ONCE_CHANGES;
+        tokio::select! {
+            event = events.next() => event?,
+            () = at(probe.due()) => probe.look(&tables, &shop).await?,
+            _ = writes.tick(), if !enough => {
+                shop.change(&tables).await?;
+                probe.written(&shop);
             }
-            source.check()?;
-            sink.check()?;
-            events.collect_for(Duration::from_millis(100)).await?;
+            _ = frames.tick(), if !once || enough => {
+                workers.iter_mut().try_for_each(Worker::check)?;
+                let comparison = Comparison::of(&tables).await?;
+                let health = tokio::join!(workers[0].health(), workers[1].health());
+                if !once {
+                    screen.draw(&Frame { shop: &shop, events: &events, comparison: &comparison, probe: &probe, source: &health.0, sink: &health.1, folder });
+                    continue;
+                }
+                let arrived = events.distinct() >= shop.written();
+                if (comparison.is_equal() && arrived) || began.elapsed() >= ONCE_LIMIT {
+                    report(&shop, &events, &probe, &comparison, began.elapsed());
+                    return Ok(if comparison.is_equal() && arrived { End::Equal } else { End::Different });
+                }
+            }
         }
     }
-    .await;
-    let comparison = copied?;
+}
+
+/// Sleeps until then, or for ever.
+async fn at(when: Option<Instant>) {
+    match when {
+        Some(when) => sleep_until(when).await,
+        None => pending().await,
+    }
+}
+
+fn report(shop: &Shop, events: &Events, probe: &Probe, comparison: &Comparison, took: Duration) {
     println!("written    {} changes of {} items: {}", shop.written(), shop.items(), shop.counts());
-    println!(
-        "published  {} events, {} of them repeated; first to last in {:.1} s",
-        events.seen(),
-        events.repeated(),
-        began.elapsed().as_secs_f64()
-    );
-    println!(
-        "latency    write to topic {}, write to copy at most {:.1} s after the last write",
-        events.latency(),
-        events.since_last().as_secs_f64()
-    );
-    println!("result     {comparison}");
+    println!("published  {} events for them, {} repeated", events.distinct(), events.repeated());
+    println!("latency    from the write until read from the topic: {}", events.latency());
+    println!("           from the write until read from the copy:  {}", probe.latency());
+    println!("result     {comparison}; {:.1} s in all", took.as_secs_f64());
     for difference in comparison.differences() {
         println!("           {difference}");
     }
-    Ok(comparison.is_equal() && events.distinct() == shop.written())
-}
-
-/// Writes and shows until Ctrl-C.
-async fn endless(tables: &Tables, source: &mut Worker, sink: &mut Worker, events: &mut Events, folder: &str) -> Result<bool> {
-    let mut screen = Screen::open(std::io::stdout().is_terminal());
-    let mut shop = Shop::default();
-    let mut writes = interval(Duration::from_secs(1) / CHANGES_PER_SECOND);
-    let mut frames = interval(Duration::from_millis(if screen.is_terminal() { 250 } else { 2_000 }));
-    writes.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    frames.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-    let mut probe = compare::Probe::default();
-    loop {
-        tokio::select! {
-            _ = tokio::signal::ctrl_c() => break,
-            _ = terminate.recv() => break,
-            event = events.next() => event?,
-            () = sleep_until(probe.due()) => probe.look(tables, &shop).await?,
-            _ = writes.tick() => {
-                shop.change(tables).await?;
-                probe.written(&shop);
-            }
-            _ = frames.tick() => {
-                source.check()?;
-                sink.check()?;
-                let comparison = Comparison::of(tables).await?;
-                let health = tokio::join!(source.health(), sink.health());
-                screen.draw(&screen::Frame { shop: &shop, events, comparison: &comparison, probe: &probe, source: &health.0, sink: &health.1, folder });
-            }
-        }
-    }
-    screen.close();
-    println!("stopping: both connectors finish what is under way");
-    Ok(true)
 }

@@ -23,8 +23,11 @@ pub struct Frame<'f> {
     pub folder: &'f str,
 }
 
-const ALTERNATE_SCREEN: &str = "\x1b[?1049h\x1b[?25l\x1b[2J";
-const NORMAL_SCREEN: &str = "\x1b[?25h\x1b[?1049l";
+/// The alternate screen, no cursor, and long lines cut off instead of wrapped.
+const ALTERNATE_SCREEN: &str = "\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[2J";
+const NORMAL_SCREEN: &str = "\x1b[?7h\x1b[?25h\x1b[?1049l";
+/// Everything fits the smallest usual terminal, 24 lines of 80 columns: it never scrolls.
+const LINES: usize = 23;
 
 impl Screen {
     pub fn open(terminal: bool) -> Self {
@@ -51,14 +54,10 @@ impl Screen {
             return;
         }
         let mut lines = vec![
-            "pulsar-io-dynamodb quickstart                                   Ctrl-C stops everything".to_string(),
+            "pulsar-io-dynamodb quickstart                          Ctrl-C stops everything".to_string(),
             String::new(),
-            "  DynamoDB            source             Pulsar               sink            DynamoDB".into(),
-            format!(
-                "  orders       ───►   {:<12} ───►   orders-changes ───►   {:<12} ───►   orders-copy",
-                short(frame.source),
-                short(frame.sink)
-            ),
+            "  DynamoDB      source          Pulsar              sink            DynamoDB".into(),
+            format!("  orders   ──►  {:<10} ──►  orders-changes ──►  {:<10} ──►  orders-copy", short(frame.source), short(frame.sink)),
             String::new(),
             format!("  written   {:<6} {}", frame.shop.written(), frame.shop.counts()),
             format!("  events    {:<6} {} repeated", frame.events.seen(), frame.events.repeated()),
@@ -69,20 +68,21 @@ impl Screen {
                 state(frame.comparison)
             ),
             String::new(),
-            format!("  from the write to the topic   {}", frame.events.latency()),
-            format!("  from the write to the copy    {}", frame.probe.latency()),
+            format!("  from the write until read from the topic   {}", frame.events.latency()),
+            format!("  from the write until read from the copy    {}", frame.probe.latency()),
             String::new(),
             "  latest events".into(),
         ];
         lines.extend(frame.events.recent.iter().map(|event| format!("    {event}")));
-        lines.resize(22, String::new());
-        lines.push(format!("  logs: {0}/source.log, {0}/sink.log", frame.folder));
+        lines.resize(LINES - 4, String::new());
+        lines.push(String::new());
         for (worker, health) in [("source", frame.source), ("sink", frame.sink)] {
             lines.push(if health == "ok" { String::new() } else { format!("  {worker}: {health}") });
         }
+        lines.push(format!("  logs  {}/{{source,sink}}.log", frame.folder));
         // Each line is overwritten and its rest cleared: nothing flickers.
-        let text: String = lines.iter().map(|line| format!("{line}\x1b[K\r\n")).collect();
-        print!("\x1b[H{text}\x1b[J");
+        let text: Vec<String> = lines.iter().map(|line| format!("{line}\x1b[K")).collect();
+        print!("\x1b[H{}\x1b[J", text.join("\r\n"));
         // A terminal that has gone away is noticed by its signal.
         let _ = stdout().flush();
     }

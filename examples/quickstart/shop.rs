@@ -36,6 +36,11 @@ impl Shop {
         self.inserted + self.modified + self.deleted
     }
 
+    /// Whether this order is in the table.
+    pub fn has(&self, order: &str) -> bool {
+        self.open.iter().any(|(number, _)| order_id(*number) == order)
+    }
+
     pub fn items(&self) -> usize {
         self.next_order
     }

@@ -40,8 +40,6 @@ impl Worker {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(File::create(&log)?);
-        // Out of the terminal's reach: Ctrl-C comes to us, and we ask it to drain.
-        std::os::unix::process::CommandExt::process_group(&mut command, 0);
         Ok(Self { kind, child: command.spawn()?, http_address, log })
     }
 

@@ -6,6 +6,7 @@ use std::{
     net::{TcpListener, TcpStream},
     path::PathBuf,
     process::{Child, ChildStderr, Command, ExitStatus, Stdio},
+    sync::mpsc,
     time::{Duration, Instant},
 };
 
@@ -118,6 +119,8 @@ struct Running {
     child: Child,
     lines: std::io::Lines<BufReader<ChildStderr>>,
     seen: String,
+    /// Dropped in time, or else the program is killed, so that a line that never comes fails the test instead of hanging it.
+    _watch: mpsc::Sender<()>,
 }
 
 impl Running {
@@ -126,7 +129,14 @@ impl Running {
         command.args(["sink", "--config", "connector-config/sink.yaml", "--pulsar-url", pulsar]).args(arguments);
         let mut child = command.env("PULSAR_TOKEN", "hush").stderr(Stdio::piped()).stdout(Stdio::null()).spawn().expect("it starts");
         let lines = BufReader::new(child.stderr.take().expect("piped")).lines();
-        Self { child, lines, seen: String::new() }
+        let (watch, finished) = mpsc::channel::<()>();
+        let id = child.id().to_string();
+        std::thread::spawn(move || {
+            if finished.recv_timeout(PATIENCE) == Err(mpsc::RecvTimeoutError::Timeout) {
+                let _ = Command::new("kill").args(["-KILL", &id]).status();
+            }
+        });
+        Self { child, lines, seen: String::new(), _watch: watch }
     }
 
     /// Reads the log up to a line with this text.

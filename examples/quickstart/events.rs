@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use pulsar::{Consumer, ConsumerOptions, Pulsar, SubType, TokioExecutor, consumer::InitialPosition};
 use serde_json::Value;
 use tokio::time::Instant;
@@ -23,7 +23,6 @@ pub struct Events {
     /// The newest few, one line each.
     pub recent: VecDeque<String>,
     latencies: VecDeque<f64>,
-    last: Option<Instant>,
 }
 
 impl Events {
@@ -38,7 +37,7 @@ impl Events {
             .with_options(options)
             .build()
             .await?;
-        Ok(Self { consumer, seen: 0, ids: HashSet::new(), recent: VecDeque::new(), latencies: VecDeque::new(), last: None })
+        Ok(Self { consumer, seen: 0, ids: HashSet::new(), recent: VecDeque::new(), latencies: VecDeque::new() })
     }
 
     pub fn seen(&self) -> usize {
@@ -51,10 +50,6 @@ impl Events {
 
     pub fn repeated(&self) -> usize {
         self.seen - self.ids.len()
-    }
-
-    pub fn since_last(&self) -> Duration {
-        self.last.map(|at| at.elapsed()).unwrap_or_default()
     }
 
     /// From the write of a change until its event was here.
@@ -79,11 +74,18 @@ impl Events {
         Ok(())
     }
 
+    /// Takes what is here already.
+    pub async fn take_waiting(&mut self) -> Result<()> {
+        while let Some(taken) = self.next().now_or_never() {
+            taken?;
+        }
+        Ok(())
+    }
+
     fn take(&mut self, payload: &[u8]) {
         let event: Value = serde_json::from_slice(payload).unwrap_or_default();
         self.seen += 1;
         self.ids.insert(event["eventID"].as_str().unwrap_or_default().to_owned());
-        self.last = Some(Instant::now());
         let image = &event["dynamodb"]["NewImage"];
         let written_at = image["writtenAtMicros"]["N"].as_str().and_then(|text| text.parse::<i64>().ok());
         if let Some(written_at) = written_at {

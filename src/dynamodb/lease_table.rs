@@ -32,7 +32,7 @@ const START_AT: &str = "startAtMillis";
 const NONCE: &str = "ownerNonce";
 
 /// How often a table that is being created is looked at.
-const CREATING_POLL: Duration = Duration::from_secs(1);
+const CREATING_POLL: Duration = Duration::from_millis(200);
 
 type Row = HashMap<String, AttributeValue>;
 

@@ -61,9 +61,7 @@ pub struct Log {
     #[arg(long, value_enum, default_value = "text", env = "PULSAR_IO_DYNAMODB_LOG_FORMAT")]
     pub log_format: LogFormat,
     /// error, warn, info, debug or trace, also for a part: info,pulsar_io_dynamodb=debug
-    // The Pulsar library is silent: it tells each attempt of each reconnection, and this program tells them itself. The colons matter:
-    // a filter's target is a prefix, and "pulsar" is one of "pulsar_io_dynamodb" too.
-    #[arg(long, value_name = "FILTER", default_value = "info,pulsar::=off", env = "PULSAR_IO_DYNAMODB_LOG")]
+    #[arg(long, value_name = "FILTER", default_value = crate::pulsar::DEFAULT_LOG_FILTER, env = "PULSAR_IO_DYNAMODB_LOG")]
     pub log_level: String,
 }
 

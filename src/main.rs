@@ -8,7 +8,7 @@ use pulsar_io_dynamodb::{
     config::{self, load, pulsar::Given, reference},
     error::{Error, Result},
     host::standalone,
-    pulsar::client::Token,
+    pulsar::{LOG_TARGET, client::Token},
     supervisor::{EXIT_USAGE, exit_code},
 };
 use tracing::Level;
@@ -90,7 +90,7 @@ fn log(log: &Log) -> Result<()> {
         |error: &dyn std::fmt::Display| Error::new(pulsar_io_dynamodb::error::Kind::Configuration, "set up the log (--log-level)", error);
     let filter = EnvFilter::try_new(&log.log_level).map_err(|error| wrong(&error))?;
     // The Pulsar library's traces have whole protocol messages in them, the token with them.
-    let no_secrets = filter_fn(|metadata| !(metadata.target().starts_with("pulsar::") && *metadata.level() == Level::TRACE));
+    let no_secrets = filter_fn(|metadata| !(metadata.target().starts_with(LOG_TARGET) && *metadata.level() == Level::TRACE));
     let output = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let output = match log.log_format {
         LogFormat::Text => output.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).boxed(),

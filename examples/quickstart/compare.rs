@@ -115,6 +115,11 @@ impl Probe {
         Ok(())
     }
 
+    /// How many writes were found in the copy.
+    pub fn seen(&self) -> usize {
+        self.latencies.len()
+    }
+
     pub fn latency(&self) -> String {
         percentiles(&self.latencies)
     }

@@ -18,7 +18,8 @@ pub struct Events {
     ids: HashSet<String>,
     /// The newest few, one line each.
     pub recent: VecDeque<String>,
-    latencies: VecDeque<f64>,
+    /// From the write of a change until its event was read here, in milliseconds; the newest.
+    pub latencies: VecDeque<f64>,
 }
 
 impl Events {
@@ -48,7 +49,6 @@ impl Events {
         self.seen - self.ids.len()
     }
 
-    /// From the write of a change until its event was read here.
     pub fn latency(&self) -> String {
         percentiles(&self.latencies)
     }

@@ -109,20 +109,26 @@ async fn flow(once: bool, pulsar_url: &str, endpoint: &str, folder: &str, worker
     let mut shop = Shop::default();
     let mut probe = Probe::default();
     let began = Instant::now();
+    let mut started = None;
     let mut writes = interval(Duration::from_secs(1) / if once { ONCE_CHANGES_PER_SECOND } else { CHANGES_PER_SECOND });
     let mut frames = interval(if once || screen.is_terminal() { Duration::from_millis(250) } else { Duration::from_secs(2) });
     writes.set_missed_tick_behavior(MissedTickBehavior::Delay);
     frames.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        let enough = once && shop.written() >= ONCE_CHANGES;
+        // One change goes ahead; what starting took is not counted as latency.
+        if started.is_none() && probe.seen() > 0 {
+            started = Some(began.elapsed());
+            (probe, events.latencies) = Default::default();
+        }
+        let wait = if started.is_some() { once && shop.written() >= ONCE_CHANGES } else { shop.written() > 0 };
         tokio::select! {
             event = events.next() => event?,
             () = at(probe.due()) => probe.look(&tables, &shop).await?,
-            _ = writes.tick(), if !enough => {
+            _ = writes.tick(), if !wait => {
                 shop.change(&tables).await?;
                 probe.written(&shop);
             }
-            _ = frames.tick(), if !once || enough => {
+            _ = frames.tick(), if !once || wait => {
                 workers.iter_mut().try_for_each(Worker::check)?;
                 let comparison = Comparison::of(&tables).await?;
                 let health = tokio::join!(workers[0].health(), workers[1].health());
@@ -130,10 +136,10 @@ async fn flow(once: bool, pulsar_url: &str, endpoint: &str, folder: &str, worker
                     screen.draw(&Frame { shop: &shop, events: &events, comparison: &comparison, probe: &probe, source: &health.0, sink: &health.1, folder });
                     continue;
                 }
-                let arrived = events.distinct() >= shop.written();
-                if (comparison.is_equal() && arrived) || began.elapsed() >= ONCE_LIMIT {
-                    report(&shop, &events, &probe, &comparison, began.elapsed());
-                    return Ok(if comparison.is_equal() && arrived { End::Equal } else { End::Different });
+                let complete = started.is_some() && comparison.is_equal() && events.distinct() >= shop.written();
+                if complete || began.elapsed() >= ONCE_LIMIT {
+                    report(&shop, &events, &probe, &comparison, started, began.elapsed());
+                    return Ok(if complete { End::Equal } else { End::Different });
                 }
             }
         }
@@ -148,7 +154,11 @@ async fn at(when: Option<Instant>) {
     }
 }
 
-fn report(shop: &Shop, events: &Events, probe: &Probe, comparison: &Comparison, took: Duration) {
+fn report(shop: &Shop, events: &Events, probe: &Probe, comparison: &Comparison, started: Option<Duration>, took: Duration) {
+    match started {
+        Some(started) => println!("started    the first change was in the copy after {:.1} s", started.as_secs_f64()),
+        None => println!("started    NO: the first change never came to the copy"),
+    }
     println!("written    {} changes of {} items: {}", shop.written(), shop.items(), shop.counts());
     println!("published  {} events for them, {} repeated", events.distinct(), events.repeated());
     println!("latency    from the write until read from the topic: {}", events.latency());

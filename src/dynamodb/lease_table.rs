@@ -32,7 +32,7 @@ const START_AT: &str = "startAtMillis";
 const NONCE: &str = "ownerNonce";
 
 /// How often a table that is being created is looked at.
-const CREATING_POLL: Duration = Duration::from_secs(1);
+const CREATING_POLL: Duration = Duration::from_millis(200);
 
 type Row = HashMap<String, AttributeValue>;
 
@@ -145,7 +145,17 @@ impl ports::LeaseTable for LeaseTable {
             // Eventually consistent, as KCL's: a row that is stale fails the condition of whatever is done with it.
             let page = self.client.scan().table_name(&self.table).set_exclusive_start_key(start).send().await;
             let page = page.map_err(|error| classify(doing(), error))?;
-            leases.extend(page.items.unwrap_or_default().iter().filter_map(read_row));
+            for row in page.items.unwrap_or_default() {
+                match read_row(&row) {
+                    Some(lease) => leases.push(lease),
+                    // Left out, it would look like a parent that is gone, and its children would start too early (S1).
+                    None if is_shards_row(&row) => {
+                        let why = format!("the row {row:?} is no lease: mend its checkpoint and counter, or delete it");
+                        return Err(Error::new(Kind::Fatal, doing(), why));
+                    }
+                    None => {}
+                }
+            }
             match page.last_evaluated_key {
                 Some(last) => start = Some(last),
                 None => return Ok(leases),
@@ -275,6 +285,11 @@ fn write_row(lease: &Lease) -> Row {
     row
 }
 
+/// Whether the row is about a shard, by the form of a stream's shard ids.
+fn is_shards_row(row: &Row) -> bool {
+    row.get(KEY).and_then(|key| key.as_s().ok()).is_some_and(|key| key.starts_with("shardId-"))
+}
+
 /// `None` for what is no lease: KCL 3 may keep other things in the table.
 fn read_row(row: &Row) -> Option<Lease> {
     let string = |name: &str| row.get(name).and_then(|value| value.as_s().ok()).cloned();
@@ -350,6 +365,8 @@ mod tests {
             row.insert(name.into(), value);
             assert_eq!(read_row(&row), None, "{name}");
         }
+        assert!(is_shards_row(&golden().remove(0)), "a shard's row that cannot be read must not be left out (S1)");
+        assert!(!is_shards_row(&Row::from([(KEY.to_string(), text("Leader"))])));
         assert_eq!(read_row(&Row::from([(KEY.to_string(), text("Leader")), ("entityType".to_string(), text("LEADER"))])), None);
     }
 }

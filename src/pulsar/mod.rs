@@ -3,3 +3,10 @@
 pub mod client;
 pub mod inbox;
 pub mod publisher;
+
+/// What the log targets of the library begin with. The colons matter: a filter's target is a prefix, and "pulsar" is one of
+/// `pulsar_io_dynamodb` too.
+pub const LOG_TARGET: &str = "pulsar::";
+
+/// The library is silent: it tells each attempt of each reconnection, and this program tells them itself.
+pub const DEFAULT_LOG_FILTER: &str = "info,pulsar::=off";

@@ -10,7 +10,7 @@ use metrics::{counter, gauge};
 use serde::Deserialize;
 
 use super::{
-    Shared,
+    Shared, StartPosition,
     catalog::Existence,
     clock::epoch_millis,
     convert::convert,
@@ -22,7 +22,7 @@ use super::{
 use crate::{
     error::{Error, Kind, Result},
     metrics::names,
-    ports::{Lease, LeaseTable, Page, Publisher, SequenceNumber, ShardId, StreamReader},
+    ports::{Checkpoint, Lease, LeaseTable, Page, Publisher, SequenceNumber, ShardId, StreamReader},
 };
 
 /// Hands on every record of the shard from the lease's checkpoint on. Returns when the last one is handed on.
@@ -37,7 +37,7 @@ pub async fn read<R: StreamReader, L: LeaseTable, P: Publisher>(
     let shard = &lease.shard;
     let stage = format!("shard {shard}");
     let mut reading = Reading::resume(&lease.checkpoint, shared.settings.backoff);
-    let filter = Filter { not_before: lease.start_at.map(floor_second) };
+    let filter = Filter::of(lease, shared.settings.start);
     loop {
         let called = shared.clock.now();
         let failure = match reading.next(called) {
@@ -104,6 +104,23 @@ pub async fn read<R: StreamReader, L: LeaseTable, P: Publisher>(
 struct Filter {
     /// Epoch milliseconds.
     not_before: Option<i64>,
+}
+
+impl Filter {
+    /// The start that the row has kept. A row of the Java connector has kept none: with AT_TIMESTAMP the configuration still says it; with
+    /// LATEST nobody knows it any more, and reading the whole shard is the way that loses nothing.
+    fn of(lease: &Lease, start: StartPosition) -> Self {
+        let start_at = match (lease.start_at, &lease.checkpoint, start) {
+            (Some(kept), ..) => Some(kept),
+            (None, Checkpoint::AtTimestamp, StartPosition::AtTimestamp(configured)) => Some(configured),
+            (None, Checkpoint::Latest | Checkpoint::AtTimestamp, _) => {
+                tracing::warn!(shard = %lease.shard, "the lease does not say from when to read; the whole shard is read");
+                None
+            }
+            (None, ..) => None,
+        };
+        Self { not_before: start_at.map(floor_second) }
+    }
 }
 
 /// Hands a page on, record by record. Returns the creation time of its newest record.

@@ -237,3 +237,64 @@ impl Receipts {
 fn closed() -> Error {
     Error::new(Kind::Fatal, "publish a record", "the shard's window is closed")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::clock::Clock;
+
+    /// Stores everything at once.
+    #[derive(Debug, Clone, Default)]
+    struct Topic(Arc<Mutex<Vec<OutboundMessage>>>);
+
+    impl Publisher for Topic {
+        async fn publish(&self, message: OutboundMessage) -> Result<Receipt> {
+            self.0.lock().expect("not poisoned").push(message);
+            let (sender, receipt) = tokio::sync::oneshot::channel();
+            sender.send(Ok(())).expect("the receipt is waited for");
+            Ok(Receipt(receipt))
+        }
+    }
+
+    fn event(number: u64) -> Event {
+        let sequence_number = SequenceNumber::parse(&format!("{number:021}")).expect("digits");
+        Event { event_id: format!("id-{number}"), event_name: "REMOVE".into(), sequence_number, created_at: None, payload: b"{}".to_vec() }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn l2_nothing_is_published_after_the_lease_has_run_out() {
+        let (topic, budget, progress) = (Topic::default(), Budget::new(10), Arc::new(Progress::new(Checkpoint::TrimHorizon)));
+        let holding = Holding::until_moment(Clock::start(), Duration::from_secs(8));
+        let (window, receipts) = window(&ShardId::new("shard"), topic.clone(), &budget, 10, holding, &progress, &Health::default());
+        let mut room = budget.page().await.expect("room");
+        tokio::time::advance(Duration::from_millis(7_999)).await;
+        window.send(event(1), 2, &mut room).await.expect("sent");
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert_eq!(window.send(event(2), 2, &mut room).await.expect_err("too late").kind(), Kind::LeaseLost);
+        drop(window);
+        receipts.settle().await.expect("settled");
+        assert_eq!(progress.due(), Some(Checkpoint::At(event(1).sequence_number)));
+        let published = topic.0.lock().expect("not poisoned");
+        let expected = OutboundMessage {
+            key: Some("id-1".into()),
+            properties: vec![("SEQUENCE_NUMBER".into(), "000000000000000000001".into()), ("EVENT_NAME".into(), "REMOVE".into())],
+            payload: b"{}".to_vec(),
+            ..Default::default()
+        };
+        assert_eq!(*published, [expected]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn m1_what_a_record_takes_is_free_once_it_is_stored() {
+        let (budget, progress) = (Budget::new(2), Arc::new(Progress::new(Checkpoint::TrimHorizon)));
+        let holding = Holding::until_moment(Clock::start(), Duration::MAX / 2);
+        let (window, receipts) = window(&ShardId::new("shard"), Topic::default(), &budget, 2, holding, &progress, &Health::default());
+        let mut room = budget.page().await.expect("room");
+        window.send(event(1), 1_000, &mut room).await.expect("sent");
+        window.send(event(2), PAGE_BYTES as usize * 2, &mut room).await.expect("more than the page's room counts as all of it");
+        assert_eq!((budget.records.available_permits(), budget.bytes.available_permits()), (0, MAX_BYTES - PAGE_BYTES as usize));
+        drop((window, room));
+        receipts.settle().await.expect("settled");
+        assert_eq!((budget.records.available_permits(), budget.bytes.available_permits()), (2, MAX_BYTES));
+    }
+}

@@ -46,8 +46,19 @@ pub struct Holding {
 }
 
 impl Holding {
+    #[cfg(test)]
+    pub fn until_moment(clock: Clock, until: Moment) -> Self {
+        let holding = Self { clock, until_millis: Arc::default() };
+        holding.extend(until);
+        holding
+    }
+
     pub fn is_good(&self) -> bool {
         self.clock.now() < self.until()
+    }
+
+    fn extend(&self, until: Moment) {
+        self.until_millis.store(u64::try_from(until.as_millis()).unwrap_or(u64::MAX), Ordering::Release);
     }
 
     fn until(&self) -> Moment {
@@ -234,8 +245,7 @@ impl<L: LeaseTable> Tenure<L> {
     fn confirm(&mut self, sent: Moment) {
         self.confirmed = sent;
         let failover = self.keeper.failover;
-        let until = sent + failover.saturating_sub(MARGIN.min(failover / 5));
-        self.holding.until_millis.store(u64::try_from(until.as_millis()).unwrap_or(u64::MAX), Ordering::Release);
+        self.holding.extend(sent + failover.saturating_sub(MARGIN.min(failover / 5)));
     }
 
     fn lost(&self, why: &str) -> Error {

@@ -29,7 +29,7 @@ fn c1_c2_s1_o1_d1_hold_for_random_schedules() {
             let seed: u64 = seed.parse().expect("SEED is a number");
             seed..seed + 1
         }
-        Err(_) => 0..300,
+        Err(_) => 0..150,
     };
     let mut restarted = 0;
     for seed in seeds {

@@ -50,6 +50,27 @@ async fn z1_a_clean_stop_waits_for_receipts_and_the_next_start_repeats_nothing()
     assert_eq!(duplicates(&world), 0);
 }
 
+/// Also while a write of the lease is under way, which is then found again.
+#[tokio::test(start_paused = true)]
+async fn z1_a_stop_at_any_moment_frees_the_lease_and_repeats_nothing() {
+    let mut world = World::new(11);
+    let shard = world.shard(None);
+    world.lock().receipt_delay = SECOND / 150;
+    for moment in 0..60 {
+        let run = world.start(Settings { checkpoint_interval: SECOND / 20, ..settings() });
+        for _ in 0..10 {
+            world.write(&shard, 1, 3);
+            tokio::time::sleep(SECOND / 10).await;
+        }
+        tokio::time::sleep(moment * SECOND / 500).await;
+        run.stopped().await.expect("a clean stop");
+        let row = world.lock().row(&shard).clone();
+        assert_eq!(row.owner, None, "{row:?}");
+        assert_eq!(duplicates(&world), 0);
+    }
+    world.check();
+}
+
 #[tokio::test(start_paused = true)]
 async fn z1_a_stop_does_not_wait_for_receipts_for_ever() {
     let mut world = World::new(5);
@@ -133,6 +154,34 @@ async fn at_timestamp_keeps_the_records_of_its_own_second() {
     finish(&world, run).await;
     assert_eq!(world.lock().seen.len(), 10);
     assert_eq!(world.lock().row(&shard).start_at, Some(1_700_000_010_900));
+}
+
+/// The Java connector never gets further than this row, and keeps no time in it.
+#[tokio::test(start_paused = true)]
+async fn a_java_connectors_at_timestamp_row_is_read_from_the_configured_time() {
+    for (sentinel, start, expected) in [
+        (Checkpoint::AtTimestamp, StartPosition::AtTimestamp(1_700_000_010_900), 10),
+        // Nobody knows from when: all of it.
+        (Checkpoint::Latest, StartPosition::Latest, 20),
+    ] {
+        let mut world = World::new(12);
+        let shard = world.shard(None);
+        world.write_before_start(&shard, 1, 10, 1_700_000_009_000);
+        world.write_at(&shard, 1, 10, 1_700_000_010_000);
+        let run = world.start(settings());
+        world.until("the lease is there", |state| state.rows.len() == 1).await;
+        world.kill(run).await;
+        {
+            let mut state = world.lock();
+            let row = state.rows.get_mut(&shard).expect("a row");
+            (row.owner, row.nonce, row.checkpoint) = (None, None, sentinel);
+            state.seen.clear();
+        }
+        let run = world.start(Settings { start, ..settings() });
+        world.until("read", |state| state.seen.len() >= expected).await;
+        finish(&world, run).await;
+        assert_eq!(world.lock().seen.len(), expected);
+    }
 }
 
 #[tokio::test(start_paused = true)]

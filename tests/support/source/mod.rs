@@ -103,6 +103,8 @@ pub struct State {
     pub violations: Vec<String>,
     /// Which shard a record is in.
     homes: HashMap<u64, ShardId>,
+    /// When each row was last written.
+    landed: HashMap<ShardId, Instant>,
     /// What each start has published last of each shard.
     last: HashMap<(u32, ShardId), u64>,
     queue: VecDeque<topic::Accepted>,
@@ -155,6 +157,7 @@ impl World {
             seen: BTreeSet::new(),
             stored: BTreeSet::new(),
             homes: HashMap::new(),
+            landed: HashMap::new(),
             last: HashMap::new(),
             hold: false,
             fail_at: None,
@@ -331,14 +334,15 @@ impl World {
         assert!(missing.is_empty(), "D1: not stored: {missing:?}");
     }
 
+    async fn travel(&self) {
+        let latency = Duration::from_millis(self.lock().random.u64(1..20));
+        tokio::time::sleep(latency).await;
+    }
+
     /// One answer's way through the network; `None` to go on, or the failure. `LostReply` is left to whoever can do the write.
     async fn call(&self, call: Call, shard: &ShardId) -> Result<bool> {
-        let latency = {
-            let mut state = self.lock();
-            state.calls.push((call, shard.clone(), Instant::now()));
-            Duration::from_millis(state.random.u64(1..20))
-        };
-        tokio::time::sleep(latency).await;
+        self.lock().calls.push((call, shard.clone(), Instant::now()));
+        self.travel().await;
         let fault = {
             let mut state = self.lock();
             let at = state.faults.iter().position(|(scripted, _, times)| *scripted == call && *times > 0);

@@ -5,6 +5,8 @@ use pulsar_io_dynamodb::{
     ports::{Checkpoint, Claim, Lease, LeaseTable},
 };
 
+use tokio::time::Instant;
+
 use super::{Call, State, World, number};
 
 pub struct FakeTable(pub World);
@@ -16,25 +18,33 @@ impl FakeTable {
         let mut written = seen.clone();
         written.counter += 1;
         change(&mut written);
+        let claim = self.land(call, seen, written);
+        // The reply has its way to go as well: whoever stops waiting meanwhile does not know what was written.
+        self.0.travel().await;
+        if lost_reply {
+            return Err(Error::new(Kind::Unavailable, format!("{call:?} {}", seen.shard), "scripted: the reply is lost"));
+        }
+        Ok(claim)
+    }
+
+    fn land(&self, call: Call, seen: &Lease, written: Lease) -> Claim {
         let mut state = self.0.lock();
-        let Some(row) = state.rows.get(&seen.shard).cloned() else { return Ok(Claim::Lost(None)) };
+        let Some(row) = state.rows.get(&seen.shard).cloned() else { return Claim::Lost(None) };
         if row.counter != seen.counter || row.owner != seen.owner {
             let landed = row.counter == written.counter && row.owner == written.owner && row.checkpoint == written.checkpoint;
-            return Ok(if landed && row.nonce == written.nonce { Claim::Held(row) } else { Claim::Lost(Some(row)) });
+            return if landed && row.nonce == written.nonce { Claim::Held(row) } else { Claim::Lost(Some(row)) };
         }
         if call == Call::Checkpoint {
             state.check_checkpoint(&row, &written);
         }
         state.rows.insert(written.shard.clone(), written.clone());
+        state.landed.insert(written.shard.clone(), Instant::now());
         if call == Call::Take {
             // Reading starts again at the checkpoint.
             let tenure = (state.run, written.shard.clone());
             state.last.remove(&tenure);
         }
-        if lost_reply {
-            return Err(Error::new(Kind::Unavailable, format!("{call:?} {}", seen.shard), "scripted: the reply is lost"));
-        }
-        Ok(Claim::Held(written))
+        Claim::Held(written)
     }
 }
 

@@ -1,4 +1,4 @@
-//! A topic that takes messages in order and gives receipts when it likes. Every message is checked: O1, S1.
+//! A topic that takes messages in order and gives receipts when it likes. Every message is checked: O1, S1, L2.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use pulsar_io_dynamodb::{
 };
 use tokio::sync::oneshot;
 
-use super::{Published, State, World};
+use super::{Published, State, World, settings};
 
 #[derive(Clone)]
 pub struct FakeTopic(pub World);
@@ -45,6 +45,9 @@ impl State {
         // O1 in one shard and one start of the worker: strictly forward.
         if let Some(before) = self.last.insert((self.run, shard.clone()), sequence).filter(|before| *before >= sequence) {
             self.violation(format!("O1: {sequence} after {before} in {shard}"));
+        }
+        if self.landed.get(&shard).is_none_or(|landed| landed.elapsed() >= settings().failover) {
+            self.violation(format!("L2: {sequence} of {shard}, whose lease anybody could own by now"));
         }
         // S1: whatever the ancestors have is stored.
         let mut parent = self.shards[&shard].shard.parent.clone();

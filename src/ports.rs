@@ -335,7 +335,7 @@ impl Write {
 
 /// One DynamoDB table to write to.
 pub trait ItemTable: Send + Sync + 'static {
-    /// DescribeTable; waits while the table is being created.
+    /// DescribeTable. `Unavailable` while the table is being created.
     fn describe(&self) -> impl Future<Output = Result<KeySchema>> + Send;
 
     /// BatchWriteItem: 1 to 25 writes of different keys, 16 MB at most. Returns the indices of those that were not processed.

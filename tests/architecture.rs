@@ -35,11 +35,11 @@ fn sources() -> Vec<(String, String)> {
     files.iter().map(|path| (name(path), fs::read_to_string(path).expect("source is text"))).collect()
 }
 
-/// The lines of a file that are code, without its unit tests (they stand last, behind `#[cfg(test)]`) and without imports of its own
+/// The lines of a file that are code, without its unit tests (they stand last, behind an unindented `#[cfg(test)]`) and without imports of its own
 /// modules, which may be named as a crate is.
 fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let mut own_import = false;
-    let lines = text.lines().enumerate().take_while(|(_, line)| line.trim() != "#[cfg(test)]");
+    let lines = text.lines().enumerate().take_while(|(_, line)| *line != "#[cfg(test)]");
     lines.filter_map(move |(at, line)| {
         let line = line.split("//").next().unwrap_or_default();
         own_import |= ["use crate::", "use super::", "use pulsar_io_dynamodb::"].iter().any(|own| line.trim_start().starts_with(own));

@@ -76,11 +76,17 @@ pub fn configs<T: DeserializeOwned + JsonSchema>(
     for (variable, value) in environment.iter().filter(|(variable, _)| variable.starts_with(ENVIRONMENT_PREFIX)) {
         match known.get(variable) {
             Some(name) => drop(keys.insert(name.clone(), Value::String(value.clone()))),
-            None if OTHER_VARIABLES.contains(&variable.as_str()) || others.contains(variable) => {}
+            None if OTHER_VARIABLES.contains(&variable.as_str()) || others.contains(variable) || is_kubernetes(variable) => {}
             None => problems.add(variable, unknown(variable, known.keys().map(String::as_str))),
         }
     }
     typed(keys, "configs.", problems)
+}
+
+/// What Kubernetes sets in each pod for a service that is named like this program.
+fn is_kubernetes(variable: &str) -> bool {
+    let rest = variable.strip_prefix(ENVIRONMENT_PREFIX).unwrap_or_default();
+    rest == "PORT" || ["SERVICE_HOST", "SERVICE_PORT", "PORT_"].iter().any(|start| rest.starts_with(start))
 }
 
 fn object(value: Option<&Value>, name: &str, problems: &mut Problems) -> Map<String, Value> {
@@ -189,6 +195,14 @@ pub fn variable(key: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_kubernetes_service_of_this_name_is_no_configuration() {
+        for name in ["SERVICE_HOST", "SERVICE_PORT", "SERVICE_PORT_HTTP", "PORT", "PORT_8080_TCP_ADDR"] {
+            assert!(is_kubernetes(&format!("PULSAR_IO_DYNAMODB_{name}")), "{name}");
+        }
+        assert!(!is_kubernetes("PULSAR_IO_DYNAMODB_AWS_REGOIN"));
+    }
 
     #[test]
     fn variables_are_named_after_keys() {

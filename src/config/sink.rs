@@ -179,6 +179,11 @@ pub fn check(document: &Document, environment: &BTreeMap<String, String>) -> Res
         "retainKeyOrdering",
         "is given together with retainOrdering; keep one of them",
     );
+    problems.require(
+        !fields.retain_ordering || !matches!(keys.subscription_type, Some(SubscriptionType::Shared | SubscriptionType::KeyShared)),
+        "configs.subscriptionType",
+        "does not keep the order that retainOrdering asks for: write Failover or Exclusive, or leave one of the two out",
+    );
     effectively_once_is_refused(fields.processing_guarantees, &mut problems);
     let table = required(keys.table_name.clone(), "configs.tableName", &mut problems);
     if !table.is_empty() {
@@ -305,6 +310,15 @@ mod tests {
             let mut top = json!({"name": "orders", "inputs": ["a"], "configs": {"tableName": "copy"}});
             top.as_object_mut().expect("an object").extend(fields.as_object().expect("an object").clone());
             assert_eq!(checked(top).expect("complete").subscription.kind, expected, "{fields}");
+        }
+    }
+
+    #[test]
+    fn an_order_that_the_subscription_cannot_keep_is_refused() {
+        for kind in ["Shared", "Key_Shared"] {
+            let configs = json!({"tableName": "copy", "subscriptionType": kind});
+            let error = checked(json!({"name": "n", "inputs": ["a"], "retainOrdering": true, "configs": configs})).expect_err(kind);
+            assert!(error.to_string().contains("configs.subscriptionType: does not keep the order"), "{error}");
         }
     }
 

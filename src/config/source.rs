@@ -152,6 +152,7 @@ pub fn check(document: &Document, environment: &BTreeMap<String, String>) -> Res
         settings: Settings {
             worker_id: worker_id(&tenant, &namespace, &name),
             start,
+            started_at: chrono::Utc::now().timestamp_millis(),
             checkpoint_interval: Duration::from_millis(keys.checkpoint_interval),
             backoff: Duration::from_millis(keys.backoff_time),
             max_in_flight: usize::try_from(keys.receive_queue_size).unwrap_or(usize::MAX),

@@ -84,6 +84,7 @@ impl Credentials {
     }
 }
 
+/// In the form of `~/.aws/config` (`[profile NAME]`) or of `~/.aws/credentials` (`[NAME]`).
 fn profile_files(file: &std::path::Path) -> EnvConfigFiles {
-    EnvConfigFiles::builder().with_file(EnvConfigFileKind::Credentials, file).build()
+    EnvConfigFiles::builder().with_file(EnvConfigFileKind::Config, file).with_file(EnvConfigFileKind::Credentials, file).build()
 }

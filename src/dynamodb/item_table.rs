@@ -3,7 +3,6 @@
 use std::{
     collections::HashMap,
     sync::{Arc, OnceLock},
-    time::Duration,
 };
 
 use aws_sdk_dynamodb::{
@@ -20,9 +19,6 @@ use crate::{
     error::{Error, Kind, Result},
     ports::{self, KeySchema, KeyType, Write},
 };
-
-/// How often a table that is being created is looked at.
-const CREATING_POLL: Duration = Duration::from_secs(1);
 
 /// One table, by BatchWriteItem.
 ///
@@ -68,21 +64,19 @@ impl ItemTable {
 
 impl ports::ItemTable for ItemTable {
     async fn describe(&self) -> Result<KeySchema> {
-        loop {
-            let doing = || format!("describe table {} (dynamodb:DescribeTable)", self.table);
-            let answer = self.client.describe_table().table_name(&self.table).send().await;
-            let answer = answer.map_err(|error| classify(doing(), error))?;
-            let table = answer.table.ok_or_else(|| Error::new(Kind::Unavailable, doing(), "the answer describes no table"))?;
-            match table.table_status() {
-                Some(TableStatus::Creating) => tokio::time::sleep(CREATING_POLL).await,
-                Some(TableStatus::Deleting) => return Err(Error::new(Kind::NotFound, doing(), "the table is being deleted")),
-                Some(TableStatus::InaccessibleEncryptionCredentials) => {
-                    return Err(Error::new(Kind::AccessDenied, doing(), "the table's encryption key cannot be used"));
-                }
-                _ => {
-                    let schema = key_schema(&table).map_err(|why| Error::new(Kind::Fatal, doing(), why))?;
-                    return Ok(self.schema.get_or_init(|| schema).clone());
-                }
+        let doing = || format!("describe table {} (dynamodb:DescribeTable)", self.table);
+        let answer = self.client.describe_table().table_name(&self.table).send().await;
+        let answer = answer.map_err(|error| classify(doing(), error))?;
+        let table = answer.table.ok_or_else(|| Error::new(Kind::Unavailable, doing(), "the answer describes no table"))?;
+        match table.table_status() {
+            Some(TableStatus::Creating) => Err(Error::new(Kind::Unavailable, doing(), "the table is being created")),
+            Some(TableStatus::Deleting) => Err(Error::new(Kind::NotFound, doing(), "the table is being deleted")),
+            Some(TableStatus::InaccessibleEncryptionCredentials) => {
+                Err(Error::new(Kind::AccessDenied, doing(), "the table's encryption key cannot be used"))
+            }
+            _ => {
+                let schema = key_schema(&table).map_err(|why| Error::new(Kind::Fatal, doing(), why))?;
+                Ok(self.schema.get_or_init(|| schema).clone())
             }
         }
     }

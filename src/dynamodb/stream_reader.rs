@@ -24,7 +24,8 @@ use serde_json::value::RawValue;
 
 use super::failure::classify;
 use crate::{
-    error::{Error, Kind, Result},
+    error::{Error, Kind, Result, Retry},
+    metrics::health::Health,
     ports::{self, Page, ReadFrom, SequenceNumber, Shard, ShardId, ShardPage, StreamStatus},
 };
 
@@ -46,8 +47,10 @@ const RESOLVE_BACKOFF: Duration = Duration::from_secs(1);
 
 /// The ARN of the stream that is meant by a stream's ARN, a table's ARN, or `table:NAME`.
 ///
-/// Waits while DynamoDB is not reachable. A table without a stream is a configuration error.
-pub async fn resolve_stream(client: &aws_sdk_dynamodb::Client, reference: &str) -> Result<String> {
+/// Waits, with red health, while DynamoDB is not reachable or refuses the credentials. A table that does not exist or has no stream is
+/// an error.
+pub async fn resolve_stream(client: &aws_sdk_dynamodb::Client, reference: &str, health: &Health) -> Result<String> {
+    const STAGE: &str = "find the stream";
     if reference.contains("/stream/") {
         return Ok(reference.to_owned());
     }
@@ -56,14 +59,16 @@ pub async fn resolve_stream(client: &aws_sdk_dynamodb::Client, reference: &str) 
         let doing = || format!("find the stream of table {table} (dynamodb:DescribeTable)");
         match client.describe_table().table_name(table).send().await {
             Ok(answer) => {
+                health.green(STAGE);
                 let arn = answer.table.and_then(|table| table.latest_stream_arn);
                 return arn.ok_or_else(|| {
                     Error::new(Kind::Configuration, doing(), "the table has no stream; switch one on, with new and old images")
                 });
             }
             Err(error) => match classify(doing(), error) {
-                error if matches!(error.kind(), Kind::Throttled | Kind::Unavailable) => {
+                error if error.retry() != Retry::Never && error.kind() != Kind::NotFound => {
                     tracing::warn!(%error, "trying again");
+                    health.red(STAGE, &error);
                     tokio::time::sleep(RESOLVE_BACKOFF).await;
                 }
                 error => return Err(error),

@@ -1,6 +1,6 @@
 //! A command line and a file: one worker in this process, with its own Pulsar client.
 
-use std::{net::SocketAddr, process::ExitCode, sync::Arc};
+use std::{net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
 
 use tokio::runtime::Builder;
 use tokio_util::sync::CancellationToken;
@@ -17,12 +17,15 @@ use crate::{
     metrics::{health::Health, http, prometheus},
     pulsar::{
         client::{Settings as PulsarSettings, connect},
-        inbox::TopicInbox,
-        publisher::TopicPublisher,
+        inbox::{SubscriptionType, TopicInbox},
+        publisher::{Lanes, TopicPublisher},
     },
     sink, source,
     supervisor::{Signals, supervise},
 };
+
+/// After a drain there is nothing to wait for but the answer to a close.
+const LANES_LIMIT: Duration = Duration::from_secs(3);
 
 /// Runs a source until it is stopped or cannot go on.
 pub fn source(configured: Source, pulsar: PulsarSettings, http_address: Option<SocketAddr>) -> Result<ExitCode> {
@@ -30,7 +33,7 @@ pub fn source(configured: Source, pulsar: PulsarSettings, http_address: Option<S
         let ready = async {
             let aws = client::load(&configured.aws).await?;
             let dynamodb = client::dynamodb(&aws, configured.dynamodb_endpoint.as_deref());
-            let stream = stream_reader::resolve_stream(&dynamodb, &configured.stream).await?;
+            let stream = stream_reader::resolve_stream(&dynamodb, &configured.stream, &health).await?;
             tracing::info!(stream, topic = configured.topic, leases = configured.lease_table, "source");
             let reader = StreamReader::new(client::streams(&aws, configured.streams_endpoint.as_deref()), stream);
             let leases = LeaseTable::new(dynamodb, configured.lease_table.clone());
@@ -41,9 +44,16 @@ pub fn source(configured: Source, pulsar: PulsarSettings, http_address: Option<S
         let Some(ready) = stop.run_until_cancelled(ready).await else { return Ok(()) };
         let (reader, leases, (publisher, lanes)) = ready?;
         let outcome = source::run(configured.settings, Arc::new(reader), Arc::new(leases), publisher, health, stop).await;
-        lanes.finished().await;
+        finish(lanes).await;
         outcome
     })
+}
+
+/// Waits for the publisher's end, but not for a broker that is gone: the worker has settled what it waits for.
+async fn finish(lanes: Lanes) {
+    if tokio::time::timeout(LANES_LIMIT, lanes.finished()).await.is_err() {
+        tracing::warn!("the producers were not closed within {LANES_LIMIT:?}: Pulsar does not answer");
+    }
 }
 
 /// Runs a sink until it is stopped or cannot go on.
@@ -53,6 +63,13 @@ pub fn sink(configured: Sink, pulsar: PulsarSettings, http_address: Option<Socke
             let aws = client::load(&configured.aws).await?;
             let dynamodb = client::dynamodb(&aws, configured.dynamodb_endpoint.as_deref());
             tracing::info!(topics = ?configured.subscription.topics, subscription = configured.subscription.name, table = configured.settings.table_name, "sink");
+            if matches!(configured.subscription.kind, SubscriptionType::Shared | SubscriptionType::KeyShared) {
+                // A change event's message key is its event's id, not its item's key.
+                tracing::warn!(
+                    subscription = ?configured.subscription.kind,
+                    "with more than one consumer the changes of an item may be written out of order; retainOrdering: true keeps the order"
+                );
+            }
             let table = ItemTable::new(dynamodb, configured.settings.table_name.clone());
             let pulsar = connect(&pulsar, &health).await?;
             let dead_letters = match &configured.dead_letter_topic {
@@ -65,7 +82,7 @@ pub fn sink(configured: Sink, pulsar: PulsarSettings, http_address: Option<Socke
         let (table, (dead_letters, lanes), inbox) = ready?;
         let outcome = sink::run(configured.settings, inbox, Arc::new(table), dead_letters, health, stop).await;
         if let Some(lanes) = lanes {
-            lanes.finished().await;
+            finish(lanes).await;
         }
         outcome
     })

@@ -137,8 +137,8 @@ impl Lane {
     async fn run(mut self, mut queue: mpsc::Receiver<Queued>) {
         let mut first = queue.recv().await;
         while let Some(message) = first.take() {
-            let (batch, rest) = fill(message, &mut queue);
-            if let Err(error) = self.send(&batch).await {
+            let (mut batch, rest) = fill(message, &mut queue);
+            if let Err(error) = self.send(&mut batch).await {
                 tracing::error!(topic = self.topic, %error, "publishing stops");
                 self.refuse(batch.into_iter().chain(rest), queue, &error).await;
                 return;
@@ -160,8 +160,14 @@ impl Lane {
     }
 
     /// Sends until the broker has stored it. The same batch again and again, nothing else meanwhile (O1).
-    async fn send(&mut self, batch: &[Queued]) -> Result<()> {
+    ///
+    /// What nobody waits for any more is left out: its lease was lost or given up, and another worker publishes it (L2).
+    async fn send(&mut self, batch: &mut Vec<Queued>) -> Result<()> {
         loop {
+            batch.retain(|queued| !queued.receipt.is_closed());
+            if batch.is_empty() {
+                return Ok(());
+            }
             let attempt = attempt(&self.client, &self.topic, &mut self.producer, batch);
             match self.attempts.watch(attempt).await {
                 Ok(()) => {

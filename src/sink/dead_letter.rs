@@ -108,6 +108,16 @@ pub struct Origin<'a> {
     pub now: &'a str,
 }
 
+/// Bytes of one property: a key or a reason may quote megabytes of the payload, which is in the copy as well.
+const PROPERTY_BYTES: usize = 2048;
+
+fn cut(text: &str) -> String {
+    match text.char_indices().map(|(at, _)| at).find(|at| *at > PROPERTY_BYTES) {
+        Some(at) => format!("{}…", &text[..at]),
+        None => text.to_owned(),
+    }
+}
+
 /// The message as it was, with the reason in properties. Properties of an earlier stay in a dead-letter topic are replaced.
 pub fn copy(origin: Origin, poison: &Poison) -> OutboundMessage {
     const PREFIX: &str = "dlq.";
@@ -124,7 +134,7 @@ pub fn copy(origin: Origin, poison: &Poison) -> OutboundMessage {
         ("connector", Some(worker)),
     ];
     let kept = message.properties.iter().filter(|(name, _)| !name.starts_with(PREFIX)).cloned();
-    let added = reasons.into_iter().filter_map(|(name, value)| Some((format!("{PREFIX}{name}"), value?.to_owned())));
+    let added = reasons.into_iter().filter_map(|(name, value)| Some((format!("{PREFIX}{name}"), cut(value?))));
     OutboundMessage {
         key: message.key.clone(),
         key_is_base64: message.key_is_base64,
@@ -139,6 +149,13 @@ pub fn copy(origin: Origin, poison: &Poison) -> OutboundMessage {
 mod tests {
     use super::*;
     use crate::{ports::EntryId, sink::poison::Reason};
+
+    #[test]
+    fn a_property_is_cut_between_characters() {
+        assert_eq!(cut("é"), "é");
+        let long = cut(&"é".repeat(1_000_000));
+        assert!(long.ends_with("é…") && long.len() <= PROPERTY_BYTES + 6, "{} bytes", long.len());
+    }
 
     #[test]
     fn the_copy_is_the_message_and_its_reason() {

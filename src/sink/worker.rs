@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Settings,
-    ack::Acks,
+    ack::{Acks, Settled},
     batch::{Batches, Limits, MAX_BATCH_BYTES, Outcome, Ticket},
     dead_letter::{self, Burial, DeadLetters, Origin},
     decode::decode,
@@ -28,6 +28,8 @@ use crate::{
 const RED_AFTER: Duration = Duration::from_secs(30);
 /// How often health and gauges are brought up to date.
 const TICK: Duration = Duration::from_secs(1);
+/// What the Pulsar client may hold beside the worker: its receiver queue, and as much on the way.
+const CLIENT_MESSAGES: usize = 2_000;
 const STAGE: &str = "sink/write";
 const DEAD_LETTERS: &str = "sink/dead_letter";
 
@@ -37,6 +39,7 @@ pub struct Worker<I, T> {
     inbox: I,
     room: Room,
     acks: Acks,
+    settled: Settled,
     batches: Batches,
     writer: Writer<T>,
     dead_letters: Option<DeadLetters>,
@@ -76,6 +79,7 @@ impl<I: Inbox, T: ItemTable> Worker<I, T> {
             inbox,
             room: Room::new(settings.max_buffered, settings.max_buffered_bytes),
             acks: Acks::default(),
+            settled: Settled::new(settings.max_buffered.saturating_add(CLIENT_MESSAGES)),
             batches: Batches::new(limits),
             writer: Writer::new(table, settings.max_in_flight, settings.backoff),
             dead_letters: dead_letters.map(|publisher| DeadLetters::new(publisher, settings.max_buffered)),
@@ -172,6 +176,13 @@ impl<I: Inbox, T: ItemTable> Worker<I, T> {
 
     fn accept(&mut self, message: InboundMessage) -> Result<()> {
         self.meters.received.increment(1);
+        if self.settled.contains(&message.entry) {
+            // The acknowledgement was late or got lost. What the copy says is stored, or something newer is.
+            if message.batch_index + 1 >= message.batch_size {
+                self.inbox.ack(&message.entry)?;
+            }
+            return Ok(());
+        }
         let (slot, free) = self.acks.received(&message.entry, message.batch_index, message.batch_size);
         self.acknowledge(free)?;
         let place = (message.entry.clone(), message.batch_index);
@@ -276,6 +287,7 @@ impl<I: Inbox, T: ItemTable> Worker<I, T> {
     fn acknowledge(&mut self, entries: Vec<EntryId>) -> Result<()> {
         for entry in entries {
             self.inbox.ack(&entry)?;
+            self.settled.add(&entry);
             self.meters.acked.increment(1);
         }
         Ok(())

@@ -23,6 +23,9 @@ const CHILDREN_TRIES: u32 = 10;
 const CHILDREN_FIRST_DELAY: Duration = Duration::from_millis(50);
 const CHILDREN_DELAY_CEILING: Duration = Duration::from_secs(1);
 
+/// The stage of health that tells of the stream itself.
+const STREAM: &str = "stream";
+
 #[derive(Debug)]
 pub struct Catalog<R, L> {
     reader: Arc<R>,
@@ -40,15 +43,23 @@ pub struct Catalog<R, L> {
 /// What the stream says about a shard that could not be read.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Existence {
+    /// Or too young to be trimmed.
     Listed,
     /// The stream is there and the shard is not: trimmed.
     Trimmed,
 }
 
 impl<R: StreamReader, L: LeaseTable> Catalog<R, L> {
-    pub fn new(reader: Arc<R>, table: Arc<L>, start: StartPosition, clock: Clock, health: Health, throttle_delay: Duration) -> Self {
+    pub fn new(
+        reader: Arc<R>,
+        table: Arc<L>,
+        (start, started_millis): (StartPosition, i64),
+        clock: Clock,
+        health: Health,
+        throttle_delay: Duration,
+    ) -> Self {
         let next_call = tokio::sync::Mutex::new(Instant::now());
-        Self { reader, table, start, started_millis: epoch_millis(), clock, health, throttle_delay, next_call }
+        Self { reader, table, start, started_millis, clock, health, throttle_delay, next_call }
     }
 
     /// Lists the whole stream and creates the leases that are missing. Returns what it found.
@@ -59,6 +70,15 @@ impl<R: StreamReader, L: LeaseTable> Catalog<R, L> {
         // meanwhile could otherwise be taken for one without leased ancestors.
         let leases = heal("leases", self.clock, &self.health, self.throttle_delay, || self.table.list()).await?;
         let (status, shards) = self.list().await?;
+        // Not an error, but nothing more will come from here (H1).
+        if matches!(status, StreamStatus::Disabling | StreamStatus::Disabled) {
+            self.health.red(
+                STREAM,
+                "the stream is disabled: what is in it is still read; a stream that is enabled again has a new ARN, which a restart finds",
+            );
+        } else {
+            self.health.green(STREAM);
+        }
         let missing = discover::missing(&shards, &leases, self.start, Times { started: self.started_millis, now: epoch_millis() });
         if !leases.is_empty() && self.start != StartPosition::TrimHorizon {
             tracing::debug!(
@@ -97,7 +117,8 @@ impl<R: StreamReader, L: LeaseTable> Catalog<R, L> {
     /// Whether a shard that "does not exist" is trimmed. Waits, with red health, while the stream itself is gone.
     pub async fn existence(&self, shard: &ShardId) -> Result<Existence> {
         let (_, shards) = self.list().await?;
-        let listed = shards.iter().any(|other| other.id == *shard);
+        // A listing may lag behind. What is younger than the stream's retention cannot have been trimmed, whatever it says (D1).
+        let listed = shards.iter().any(|other| other.id == *shard) || discover::is_young(shard, epoch_millis());
         Ok(if listed { Existence::Listed } else { Existence::Trimmed })
     }
 
@@ -144,12 +165,9 @@ impl<R: StreamReader, L: LeaseTable> Catalog<R, L> {
 
     /// Waits for this call's place in the budget.
     async fn turn(&self) {
-        let turn = {
-            let mut next = self.next_call.lock().await;
-            let turn = (*next).max(Instant::now());
-            *next = turn + DESCRIBE_INTERVAL;
-            turn
-        };
-        tokio::time::sleep_until(turn).await;
+        // Held while it sleeps, and moved on after that: a caller that gives up in between leaves nothing reserved.
+        let mut next = self.next_call.lock().await;
+        tokio::time::sleep_until(*next).await;
+        *next = Instant::now() + DESCRIBE_INTERVAL;
     }
 }

@@ -57,7 +57,7 @@ pub fn missing(shards: &[Shard], leases: &[Lease], start: StartPosition, times: 
     };
 
     let is_unseen = |id: &ShardId| {
-        let young = created_millis(id).is_some_and(|created| created > times.now - RETENTION_MILLIS);
+        let young = is_young(id, times.now);
         young && !listed.contains_key(id) && !leased.contains_key(id)
     };
 
@@ -110,6 +110,11 @@ fn unowned(shard: &Shard) -> Lease {
 }
 
 /// When a shard was opened: its id carries it, as in `shardId-00000001752464541000-0a1b2c3d`. Epoch milliseconds.
+/// Whether the shard was opened within the stream's retention: then it cannot have been trimmed. `now`: epoch milliseconds.
+pub fn is_young(id: &ShardId, now: i64) -> bool {
+    created_millis(id).is_some_and(|created| created > now - RETENTION_MILLIS)
+}
+
 fn created_millis(id: &ShardId) -> Option<i64> {
     id.as_str().strip_prefix("shardId-")?.split('-').next()?.parse().ok()
 }

@@ -74,6 +74,8 @@ pub struct Settings {
     /// Stable over restarts: `tenant/namespace/name-instance`. Written as the lease owner.
     pub worker_id: String,
     pub start: StartPosition,
+    /// When this process was started, before it waited for anything: what LATEST means at the first start. Epoch milliseconds.
+    pub started_at: i64,
     /// How often checkpoints are written at most, for each shard. A restart repeats at most that much.
     pub checkpoint_interval: Duration,
     /// First delay after throttling.
@@ -129,7 +131,7 @@ pub async fn run<R: StreamReader, L: LeaseTable, P: Publisher>(
         clock,
         health: health.clone(),
     });
-    let catalog = Catalog::new(reader.clone(), leases, settings.start, clock, health.clone(), throttle_delay);
+    let catalog = Catalog::new(reader.clone(), leases, (settings.start, settings.started_at), clock, health.clone(), throttle_delay);
     let budget = Budget::new(settings.max_in_flight);
     // A child: an error here stops the shards, and not whoever else listens to the host's token.
     let stop = stop.child_token();
@@ -301,6 +303,9 @@ impl<R: StreamReader, L: LeaseTable, P: Publisher> Worker<R, L, P> {
 
     /// Z1: stops the shards, which settle, checkpoint and release. The first error is the one to tell.
     async fn drain(mut self, mut result: Result<()>) -> Result<()> {
+        if let Err(error) = &result {
+            tracing::error!(%error, "stopping");
+        }
         self.shared.stop.cancel();
         while let Some(done) = self.tasks.join_next().await {
             if let Err(error) = self.done(done) {

@@ -19,6 +19,7 @@ use aws_smithy_types::body::SdkBody;
 use pulsar_io_dynamodb::{
     dynamodb::stream_reader::{StreamReader, keep_pages, resolve_stream},
     error::{Error, Kind},
+    metrics::health::Health,
     ports::{ReadFrom, ShardId, StreamReader as _, StreamStatus},
     source::convert::{Event, convert},
 };
@@ -40,7 +41,7 @@ async fn stream(test: &str) -> Option<(Client, String, StreamReader)> {
     let table = create(&client).await;
     let spec = StreamSpecification::builder().stream_enabled(true).stream_view_type(StreamViewType::NewAndOldImages);
     client.update_table().table_name(&table).stream_specification(spec.build().expect("complete")).send().await.expect("a stream");
-    let arn = resolve_stream(&client, &format!("table:{table}")).await.expect("its ARN");
+    let arn = resolve_stream(&client, &format!("table:{table}"), &Health::default()).await.expect("its ARN");
     Some((client, table, reader(&arn)))
 }
 
@@ -105,10 +106,10 @@ async fn what_does_not_exist_is_told_apart() {
 
     let described = client.describe_table().table_name(&table).send().await.expect("the table").table.expect("the table");
     let (table_arn, stream_arn) = (described.table_arn.expect("an ARN"), described.latest_stream_arn.expect("an ARN"));
-    assert_eq!(resolve_stream(&client, &table_arn).await.expect("by the table's ARN"), stream_arn);
-    assert_eq!(resolve_stream(&client, &stream_arn).await.expect("by its own"), stream_arn);
+    assert_eq!(resolve_stream(&client, &table_arn, &Health::default()).await.expect("by the table's ARN"), stream_arn);
+    assert_eq!(resolve_stream(&client, &stream_arn, &Health::default()).await.expect("by its own"), stream_arn);
     let plain = create(&client).await;
-    let error = resolve_stream(&client, &format!("table:{plain}")).await.expect_err("no stream");
+    let error = resolve_stream(&client, &format!("table:{plain}"), &Health::default()).await.expect_err("no stream");
     assert_eq!(error.kind(), Kind::Configuration);
     assert!(error.to_string().contains(&plain) && error.to_string().contains("no stream"), "{error}");
 }

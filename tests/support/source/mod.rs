@@ -400,5 +400,6 @@ pub fn settings() -> Settings {
         max_in_flight: 500,
         failover: Duration::from_secs(10),
         drain_timeout: Duration::from_secs(20),
+        started_at: pulsar_io_dynamodb::source::clock::epoch_millis(),
     }
 }

@@ -73,7 +73,7 @@ pub enum LogFormat {
 
 #[derive(Debug, Args)]
 pub struct Check {
-    /// What the file is for. Without it, it is a sink's where it has `inputs`, else a source's.
+    /// What the file is for. Without it, it is a sink's where it has a field that only sinks have, such as `inputs`, else a source's.
     pub kind: Option<Kind>,
     /// The configuration file: YAML or JSON.
     #[arg(long, value_name = "FILE")]

@@ -61,7 +61,10 @@ fn run(cli: Cli) -> Result<ExitCode> {
 
 fn check_file(check: &Check, environment: &BTreeMap<String, String>) -> Result<ExitCode> {
     let document = load::read(&check.config)?;
-    let kind = check.kind.unwrap_or(if document.top.contains_key("inputs") { Kind::Sink } else { Kind::Source });
+    let source_fields = load::properties::<config::source::SourceFields>();
+    let of_a_sink = |name: &String| document.top.contains_key(name) && !source_fields.contains_key(name);
+    let is_sink = load::properties::<config::sink::SinkFields>().keys().any(of_a_sink);
+    let kind = check.kind.unwrap_or(if is_sink { Kind::Sink } else { Kind::Source });
     match kind {
         Kind::Source => drop(config::source::check(&document, environment)?),
         Kind::Sink => drop(config::sink::check(&document, environment)?),

@@ -112,7 +112,7 @@ pub struct SinkKeys {
     pub max_in_flight_requests: u64,
     /// Messages received and not yet stored. At least `maxBatchSize`, 1,000,000 at most.
     pub max_buffered_messages: u64,
-    /// Payload bytes received and not yet stored. Bytes, at least 1 MiB.
+    /// Payload bytes received and not yet stored. Bytes, at least 1 MiB. The Pulsar client holds up to 2,000 messages beside them.
     pub max_buffered_bytes: u64,
     /// How long a batch that is not full waits for more. Milliseconds.
     pub flush_timeout: u64,

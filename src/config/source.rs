@@ -61,7 +61,7 @@ pub struct SourceKeys {
     pub dynamo_endpoint: Option<String>,
     /// URL of CloudWatch, instead of the region's own. This version sends no CloudWatch metrics.
     pub cloudwatch_endpoint: Option<String>,
-    /// The name of the lease table, and so of the application: sources that share it share the work.
+    /// The name of the lease table, and so of the application. One stream for each name.
     pub application_name: String,
     /// Where shards without a lease are read from: `LATEST` (what is written from the first start on), `TRIM_HORIZON` (all that the
     /// stream still has, 24 hours at most), or `AT_TIMESTAMP` (from `startAtTime` on). Existing leases go on where they are.

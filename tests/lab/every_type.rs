@@ -142,7 +142,6 @@ async fn copied_whole(test: &str, view: StreamViewType) {
         let expected = properties.map(|(name, value)| (name.to_string(), value.as_str().expect("text").to_string()));
         assert_eq!(message.properties, BTreeMap::from(expected), "properties of change {at}");
     }
-    // Stopped cleanly, both have nothing more to do: started again, nothing is repeated.
     assert!(run.source.stop().await.success() && run.sink.stop().await.success());
     assert_equal(&wanted, &run.copy.items().await);
 }

@@ -116,7 +116,14 @@ async fn g1_trimmed_records_are_a_gap_and_reading_goes_on() {
 
 #[tokio::test(start_paused = true)]
 async fn g1_a_trimmed_shard_ends_and_its_children_go_on() {
-    let (mut world, parent, run) = running(46).await;
+    const OLDER_THAN_THE_STREAM_KEEPS: u64 = 25 * 60 * 60 * 1000;
+    let mut world = World::new(46);
+    world.lock().next_shard -= OLDER_THAN_THE_STREAM_KEEPS;
+    let parent = world.shard(None);
+    world.lock().next_shard += OLDER_THAN_THE_STREAM_KEEPS;
+    world.write(&parent, 1, 50);
+    let run = world.start(settings());
+    world.until("running", |state| state.all_stored()).await;
     run.stopped().await.expect("a clean stop");
     let [child] = world.split(&parent);
     world.write(&child, 1, 20);
@@ -124,6 +131,19 @@ async fn g1_a_trimmed_shard_ends_and_its_children_go_on() {
     let run = world.start(settings());
     world.until("the child is read", |state| state.all_stored()).await;
     assert_eq!(world.lock().row(&parent).checkpoint, Checkpoint::ShardEnd);
+    finish(&world, run).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn d1_a_young_shard_that_a_listing_leaves_out_is_not_taken_for_trimmed() {
+    let (world, shard, run) = running(48).await;
+    let hidden = world.lock().shards.remove(&shard).expect("the shard");
+    tokio::time::sleep(60 * SECOND).await;
+    assert!(matches!(world.lock().row(&shard).checkpoint, Checkpoint::At(_)), "no SHARD_END on a listing's word");
+    assert!(!world.health.reasons().is_empty(), "H1");
+    world.lock().shards.insert(shard.clone(), hidden);
+    world.write(&shard, 1, 20);
+    world.until("it is read on", |state| state.all_stored()).await;
     finish(&world, run).await;
 }
 

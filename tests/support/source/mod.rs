@@ -110,7 +110,7 @@ pub struct State {
     queue: VecDeque<topic::Accepted>,
     generation: u64,
     next_sequence: u64,
-    next_shard: u64,
+    pub next_shard: u64,
     run: u32,
     random: fastrand::Rng,
 }

@@ -4,7 +4,7 @@
 //! dead-lettered). And not before the older entries that write the same items: were a newer one acknowledged first and the worker
 //! killed, the older one alone would come again and bring its old item back.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::{dynamodb::attribute::ItemKey, ports::EntryId};
 
@@ -44,39 +44,6 @@ struct Entry {
     before: Vec<u64>,
     /// The items of which this may be the newest writer.
     items: Vec<ItemKey>,
-}
-
-/// The entries that were acknowledged last.
-///
-/// After a reconnection the broker sends an older entry again that is in work, and not the newer one that has been acknowledged meanwhile.
-/// Once both are acknowledged, the copy of the older one must not be written: it would stand over the newer (K1).
-#[derive(Debug)]
-pub struct Settled {
-    known: HashSet<EntryId>,
-    oldest_first: VecDeque<EntryId>,
-    limit: usize,
-}
-
-impl Settled {
-    /// Remembers so many entries: as many as can be in work, or in the client's queues, at once.
-    pub fn new(limit: usize) -> Self {
-        Self { known: HashSet::new(), oldest_first: VecDeque::new(), limit }
-    }
-
-    pub fn add(&mut self, entry: &EntryId) {
-        if self.known.insert(entry.clone()) {
-            self.oldest_first.push_back(entry.clone());
-        }
-        if self.oldest_first.len() > self.limit
-            && let Some(oldest) = self.oldest_first.pop_front()
-        {
-            self.known.remove(&oldest);
-        }
-    }
-
-    pub fn contains(&self, entry: &EntryId) -> bool {
-        self.known.contains(entry)
-    }
 }
 
 #[derive(Debug, Default)]

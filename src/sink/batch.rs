@@ -47,6 +47,8 @@ pub struct Limits {
     pub coalesce: bool,
     /// How long a batch that is not full waits for more.
     pub flush: Duration,
+    /// Of how many items the newest stored message is remembered: as many as may be in work and in the client's queues.
+    pub remember: usize,
 }
 
 /// Writes of different keys, to be sent together.
@@ -95,6 +97,39 @@ pub struct Batches {
     graves: VecDeque<Grave>,
     in_flight: HashMap<u64, Vec<ItemKey>>,
     next_id: u64,
+    stored: Stored,
+}
+
+/// The newest message that is stored of each item, of the items stored last.
+///
+/// After a reconnection the broker sends an older message again that is in work, and it may come when a newer one of the same item is
+/// stored already: written then, it would stand over the newer (K1).
+#[derive(Debug, Default)]
+struct Stored {
+    newest: HashMap<ItemKey, (Place, u64)>,
+    /// Each storing, the oldest first; the number tells which of them are still the newest of their item.
+    order: VecDeque<(ItemKey, u64)>,
+    next: u64,
+}
+
+impl Stored {
+    fn remember(&mut self, key: &ItemKey, place: Place, limit: usize) {
+        self.next += 1;
+        self.newest.insert(key.clone(), (place, self.next));
+        self.order.push_back((key.clone(), self.next));
+        while self.order.len() > limit
+            && let Some((key, number)) = self.order.pop_front()
+        {
+            if self.newest.get(&key).is_some_and(|(_, newest)| *newest == number) {
+                self.newest.remove(&key);
+            }
+        }
+    }
+
+    /// Whether this message, or a newer one of its partition, is stored. Those of other partitions have no order.
+    fn covers(&self, key: &ItemKey, place: &Place) -> bool {
+        self.newest.get(key).is_some_and(|(newest, _)| newest.0.topic == place.0.topic && newest >= place)
+    }
 }
 
 #[derive(Debug)]
@@ -167,19 +202,25 @@ impl Batches {
             graves: VecDeque::new(),
             in_flight: HashMap::new(),
             next_id: 0,
+            stored: Stored::default(),
         }
     }
 
-    /// Takes a write, in the order of arrival.
-    pub fn add(&mut self, ticket: Ticket, place: Place, mapped: Mapped, now: Moment) {
+    /// Takes a write, in the order of arrival. One that is stored already, or a newer one of its item, is over at once.
+    pub fn add(&mut self, ticket: Ticket, place: Place, mapped: Mapped, now: Moment) -> Option<Done> {
+        if self.stored.covers(&mapped.key, &place) {
+            return Some(Done { ticket, outcome: Outcome::Coalesced });
+        }
         let bytes = wire_size(mapped.write.item());
         let op = Op { ticket, place, bytes, write: Arc::new(mapped.write), late: false, refused: None };
         if let Some(lane) = self.lanes.get_mut(&mapped.key) {
-            return lane.insert(op);
+            lane.insert(op);
+            return None;
         }
         self.ready.push_back((now + self.limits.flush, mapped.key.clone()));
         let lane = Lane { ops: VecDeque::from([op]), state: State::Ready, attempts: 0, failing_since: None };
         self.lanes.insert(mapped.key, lane);
+        None
     }
 
     /// The next batch to send: full, or older than the flush time, or whatever there is when in a `hurry`.
@@ -301,6 +342,7 @@ impl Batches {
     fn stored(&mut self, key: ItemKey, now: Moment, done: &mut Vec<Done>) {
         let lane = self.lane(&key);
         let State::InFlight { covers } = lane.state else { return };
+        let place = lane.ops[covers - 1].place.clone();
         for (at, op) in lane.ops.drain(..covers).enumerate() {
             let outcome = match &*op.write {
                 _ if at + 1 < covers => Outcome::Coalesced,
@@ -311,6 +353,7 @@ impl Batches {
         }
         lane.attempts = 0;
         lane.failing_since = None;
+        self.stored.remember(&key, place, self.limits.remember);
         self.advance(key, now);
     }
 

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Settings,
-    ack::{Acks, Settled},
+    ack::Acks,
     batch::{Batches, Limits, MAX_BATCH_BYTES, Outcome, Ticket},
     dead_letter::{self, Burial, DeadLetters, Origin},
     decode::decode,
@@ -39,7 +39,6 @@ pub struct Worker<I, T> {
     inbox: I,
     room: Room,
     acks: Acks,
-    settled: Settled,
     batches: Batches,
     writer: Writer<T>,
     dead_letters: Option<DeadLetters>,
@@ -73,13 +72,13 @@ impl<I: Inbox, T: ItemTable> Worker<I, T> {
             max_bytes: MAX_BATCH_BYTES,
             coalesce: settings.coalesce,
             flush: settings.flush_timeout,
+            remember: settings.max_buffered.saturating_add(CLIENT_MESSAGES),
         };
         Self {
             schema,
             inbox,
             room: Room::new(settings.max_buffered, settings.max_buffered_bytes),
             acks: Acks::default(),
-            settled: Settled::new(settings.max_buffered.saturating_add(CLIENT_MESSAGES)),
             batches: Batches::new(limits),
             writer: Writer::new(table, settings.max_in_flight, settings.backoff),
             dead_letters: dead_letters.map(|publisher| DeadLetters::new(publisher, settings.max_buffered)),
@@ -176,13 +175,6 @@ impl<I: Inbox, T: ItemTable> Worker<I, T> {
 
     fn accept(&mut self, message: InboundMessage) -> Result<()> {
         self.meters.received.increment(1);
-        if self.settled.contains(&message.entry) {
-            // The acknowledgement was late or got lost. What the copy says is stored, or something newer is.
-            if message.batch_index + 1 >= message.batch_size {
-                self.inbox.ack(&message.entry)?;
-            }
-            return Ok(());
-        }
         let (slot, free) = self.acks.received(&message.entry, message.batch_index, message.batch_size);
         self.acknowledge(free)?;
         let place = (message.entry.clone(), message.batch_index);
@@ -193,8 +185,13 @@ impl<I: Inbox, T: ItemTable> Worker<I, T> {
                 if let Some(slot) = slot {
                     self.acks.writes(slot, &mapped.key);
                 }
-                self.batches.add(ticket, place, mapped, self.started.elapsed());
-                Ok(())
+                match self.batches.add(ticket, place, mapped, self.started.elapsed()) {
+                    Some(done) => {
+                        self.meters.coalesced.increment(1);
+                        self.confirm(done.ticket)
+                    }
+                    None => Ok(()),
+                }
             }
             Err(poison) => self.bury(ticket, poison, None),
         }
@@ -287,7 +284,6 @@ impl<I: Inbox, T: ItemTable> Worker<I, T> {
     fn acknowledge(&mut self, entries: Vec<EntryId>) -> Result<()> {
         for entry in entries {
             self.inbox.ack(&entry)?;
-            self.settled.add(&entry);
             self.meters.acked.increment(1);
         }
         Ok(())

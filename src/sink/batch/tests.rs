@@ -36,7 +36,7 @@ fn place(number: u64) -> Place {
 }
 
 fn batches(coalesce: bool, max_batch: usize) -> Batches {
-    Batches::new(Limits { max_batch, max_bytes: MAX_BATCH_BYTES, coalesce, flush: FLUSH })
+    Batches::new(Limits { max_batch, max_bytes: MAX_BATCH_BYTES, coalesce, flush: FLUSH, remember: 1000 })
 }
 
 fn done(ticket: Ticket, outcome: Outcome) -> Done {
@@ -62,13 +62,19 @@ fn batches_split_at_their_size_and_nothing_is_sent_for_nothing() {
 
 #[test]
 fn a_batch_is_bounded_in_bytes_and_one_large_write_goes_alone() {
-    let mut b = Batches::new(Limits { max_batch: 25, max_bytes: 2 * wire_size(mapped(1, 0).write.item()), coalesce: true, flush: FLUSH });
+    let mut b = Batches::new(Limits {
+        max_batch: 25,
+        max_bytes: 2 * wire_size(mapped(1, 0).write.item()),
+        coalesce: true,
+        flush: FLUSH,
+        remember: 1000,
+    });
     for key in 0..5 {
         b.add(key, place(key), mapped(key, 0), at(0));
     }
     let sizes: Vec<usize> = std::iter::from_fn(|| b.next(at(0), true)).map(|batch| batch.writes.len()).collect();
     assert_eq!(sizes, [2, 2, 1]);
-    let mut b = Batches::new(Limits { max_batch: 25, max_bytes: 1, coalesce: true, flush: FLUSH });
+    let mut b = Batches::new(Limits { max_batch: 25, max_bytes: 1, coalesce: true, flush: FLUSH, remember: 1000 });
     b.add(0, place(0), mapped(0, 0), at(0));
     assert_eq!(b.next(at(0), true).map(|batch| batch.writes.len()), Some(1));
 }
@@ -341,6 +347,22 @@ impl Model {
     }
 }
 
+#[test]
+fn k1_a_message_that_is_older_than_what_is_stored_is_over_at_once() {
+    let mut stored = Stored::default();
+    let key = |number| mapped(number, 0).key;
+    stored.remember(&key(7), place(5), 2);
+    assert!(stored.covers(&key(7), &place(4)) && stored.covers(&key(7), &place(5)));
+    assert!(!stored.covers(&key(7), &place(6)) && !stored.covers(&key(8), &place(4)));
+    let other = EntryId { topic: "another".into(), ..place(4).0 };
+    assert!(!stored.covers(&key(7), &(other, 0)), "partitions have no order");
+    stored.remember(&key(8), place(6), 2);
+    stored.remember(&key(7), place(7), 2);
+    stored.remember(&key(9), place(8), 2);
+    assert!(!stored.covers(&key(8), &place(6)), "what was stored longest ago is forgotten");
+    assert!(stored.covers(&key(7), &place(7)) && stored.newest.len() == 2);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 600, ..ProptestConfig::default() })]
 
@@ -364,13 +386,14 @@ proptest! {
                         model.bad.insert(ticket);
                     }
                     model.sent.push((*key, ticket, mapped.write.clone()));
-                    b.add(ticket, place(ticket), mapped, at(model.now));
+                    prop_assert_eq!(b.add(ticket, place(ticket), mapped, at(model.now)), None, "a new message has to be written");
                 }
                 Step::Again { pick } => {
                     if let Some(number) = model.repeatable(*pick) {
                         let ticket = 1_000_000 + model.again.len() as u64;
                         model.again.insert(ticket, number);
-                        b.add(ticket, place(number), mapped(model.sent[number as usize].0, number), at(model.now));
+                        let over = b.add(ticket, place(number), mapped(model.sent[number as usize].0, number), at(model.now));
+                        model.done.extend(over.map(|done| done.ticket));
                     }
                 }
                 Step::Send => { model.send(&mut b)?; }

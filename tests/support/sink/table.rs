@@ -126,11 +126,6 @@ impl Table {
         self.lock().items.iter().map(|(key, item)| (*key, version(item))).collect()
     }
 
-    /// Whether the item has ever been at this version, or deleted.
-    pub fn ever_was(&self, key: u64, version: Option<u64>) -> bool {
-        self.lock().history.get(&key).is_some_and(|history| history.contains(&version))
-    }
-
     async fn released(&self) {
         loop {
             let notified = self.released.notified();

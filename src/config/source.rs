@@ -16,7 +16,7 @@ use super::{
 use crate::{
     dynamodb::client,
     error::Result,
-    source::{Settings, StartPosition},
+    source::{Settings, StartPosition, clock},
 };
 
 /// Fields of Pulsar's `SourceConfig` that the source uses.
@@ -152,7 +152,7 @@ pub fn check(document: &Document, environment: &BTreeMap<String, String>) -> Res
         settings: Settings {
             worker_id: worker_id(&tenant, &namespace, &name),
             start,
-            started_at: chrono::Utc::now().timestamp_millis(),
+            started_at: clock::epoch_millis(),
             checkpoint_interval: Duration::from_millis(keys.checkpoint_interval),
             backoff: Duration::from_millis(keys.backoff_time),
             max_in_flight: usize::try_from(keys.receive_queue_size).unwrap_or(usize::MAX),

@@ -33,18 +33,7 @@ async fn throttling_and_outages_of_every_call_heal() {
     let mut world = World::new(41);
     let parent = world.shard(None);
     world.write(&parent, 1, 50);
-    for call in [
-        Call::ListShards,
-        Call::Children,
-        Call::ShardIterator,
-        Call::GetRecords,
-        Call::ListLeases,
-        Call::Create,
-        Call::Take,
-        Call::Renew,
-        Call::Checkpoint,
-        Call::Release,
-    ] {
+    for call in Call::ALL {
         world.fail(call, Fault::Throttle, 2);
         world.fail(call, Fault::Down, 2);
     }

@@ -7,18 +7,6 @@ use pulsar_io_dynamodb::ports::ShardId;
 use super::duplicates;
 use crate::support::source::{Call, Fault, World, settings};
 
-const CALLS: [Call; 10] = [
-    Call::ListShards,
-    Call::Children,
-    Call::ShardIterator,
-    Call::GetRecords,
-    Call::ListLeases,
-    Call::Create,
-    Call::Take,
-    Call::Renew,
-    Call::Checkpoint,
-    Call::Release,
-];
 const ITEMS: u32 = 6;
 
 /// C1, C2, S1, O1 are checked on each write and publish; D1 at the end.
@@ -76,7 +64,7 @@ async fn schedule(seed: u64) -> usize {
             }
             55..75 => {
                 let fault = [Fault::Throttle, Fault::Down, Fault::LostReply, Fault::Hang][random.usize(0..4)];
-                let call = CALLS[random.usize(0..CALLS.len())];
+                let call = Call::ALL[random.usize(0..Call::ALL.len())];
                 // Only writes can land without their reply.
                 let read = matches!(call, Call::ListShards | Call::Children | Call::ShardIterator | Call::GetRecords | Call::ListLeases);
                 world.fail(call, if read && fault == Fault::LostReply { Fault::Down } else { fault }, random.usize(1..6));

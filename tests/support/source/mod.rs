@@ -38,6 +38,22 @@ pub enum Call {
     Release,
 }
 
+impl Call {
+    /// Every call that can be made to fail.
+    pub const ALL: [Self; 10] = [
+        Self::ListShards,
+        Self::Children,
+        Self::ShardIterator,
+        Self::GetRecords,
+        Self::ListLeases,
+        Self::Create,
+        Self::Take,
+        Self::Renew,
+        Self::Checkpoint,
+        Self::Release,
+    ];
+}
+
 /// How the next calls fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {

@@ -4,4 +4,5 @@ mod cli;
 mod item_table;
 mod lease_table;
 mod pulsar;
+mod stand_in;
 mod stream_reader;

@@ -8,8 +8,8 @@ say() { printf '%s\n' "$*" >&2; }
 # The Java that Pulsar's and Maven's own scripts would take too.
 java_command() { if [ -n "${JAVA_HOME:-}" ]; then echo "$JAVA_HOME/bin/java"; else echo java; fi; }
 
-# Checks everything that has to be installed, and tells all that is missing at once.
-prerequisites() {
+# Checks everything that has to be installed, and tells all that is missing at once. With `python`, also what the stand-in for AWS needs.
+prerequisites() { # [python]
   local missing=()
   local toolchain
   toolchain=$(sed -n 's/^channel = "\(.*\)"/\1/p' "$root/rust-toolchain.toml")
@@ -27,6 +27,9 @@ prerequisites() {
     missing+=("Java 17 or newer${java:+, not $java} (Debian, Ubuntu: apt-get install openjdk-17-jre-headless; macOS: brew install openjdk@17)")
   fi
   command -v mvn >/dev/null || missing+=("Maven (Debian, Ubuntu: apt-get install maven; macOS: brew install maven)")
+  if [ "${1:-}" = python ] && ! python3 -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
+    missing+=("Python 3.10 or newer with venv (Debian, Ubuntu: apt-get install python3-venv; macOS: brew install python)")
+  fi
   if [ ${#missing[@]} -gt 0 ]; then
     say "Missing:"
     printf '  - %s\n' "${missing[@]}" >&2

@@ -20,7 +20,7 @@ pub enum Command {
     Sink(Run),
     /// Check a configuration and tell all that is wrong with it. Nothing is created or called.
     Check(Check),
-    /// Print the configuration's JSON schema or reference.
+    /// Print the configuration's JSON schema or reference, or the page of all metrics.
     ConfigSchema(ConfigSchema),
 }
 
@@ -31,7 +31,7 @@ pub struct Run {
     pub config: PathBuf,
     #[command(flatten)]
     pub pulsar: Pulsar,
-    /// Serve /metrics and /healthz here. Off by default.
+    /// Serve /metrics, /healthz and /status here. Off by default.
     #[arg(long, value_name = "HOST:PORT", env = "PULSAR_IO_DYNAMODB_HTTP_ADDRESS")]
     pub http_address: Option<SocketAddr>,
     #[command(flatten)]
@@ -82,12 +82,15 @@ pub struct Check {
 
 #[derive(Debug, Args)]
 pub struct ConfigSchema {
-    /// Whose schema. Not needed for --markdown.
-    #[arg(required_unless_present = "markdown")]
+    /// Whose schema. Not needed for --markdown and --metrics.
+    #[arg(required_unless_present_any = ["markdown", "metrics"])]
     pub kind: Option<Kind>,
     /// Print the reference of all keys as Markdown.
     #[arg(long)]
     pub markdown: bool,
+    /// Print the page of all metrics as Markdown.
+    #[arg(long)]
+    pub metrics: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

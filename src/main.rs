@@ -8,6 +8,7 @@ use pulsar_io_dynamodb::{
     config::{self, load, pulsar::Given, reference},
     error::{Error, Result},
     host::standalone,
+    metrics::names,
     pulsar::{LOG_TARGET, client::Token},
     supervisor::{EXIT_USAGE, exit_code},
 };
@@ -74,6 +75,9 @@ fn check_file(check: &Check, environment: &BTreeMap<String, String>) -> Result<E
 }
 
 fn schema(wanted: &ConfigSchema) -> String {
+    if wanted.metrics {
+        return names::markdown();
+    }
     if wanted.markdown {
         return reference::markdown();
     }

@@ -10,7 +10,6 @@ use super::{
     sink::{SinkFields, SinkKeys},
     source::{SourceFields, SourceKeys},
 };
-use crate::metrics::names;
 
 /// Where the source does not do what the Java connector does, and why.
 const DEVIATIONS: &[(&str, &str, &str)] = &[
@@ -87,10 +86,7 @@ pub fn markdown() -> String {
     for (what, here, why) in DEVIATIONS {
         let _ = writeln!(page, "| {what} | {here} | {why} |");
     }
-    page += "\n## Metrics\n\n`/metrics` on `--http-address`, as Prometheus text.\n\n| name | meaning |\n|---|---|\n";
-    for (name, meaning) in names::ALL {
-        let _ = writeln!(page, "| `{name}` | {meaning} |");
-    }
+    page += "\n## Metrics\n\n[All of them](../docs/metrics.md).\n";
     page
 }
 

@@ -14,7 +14,7 @@ use crate::{
         stream_reader::{self, StreamReader},
     },
     error::{Error, Kind, Result},
-    metrics::{health::Health, http, prometheus},
+    metrics::{self, health::Health, http},
     pulsar::{
         client::{Settings as PulsarSettings, connect},
         inbox::{SubscriptionType, TopicInbox},
@@ -90,7 +90,8 @@ pub fn sink(configured: Sink, pulsar: PulsarSettings, http_address: Option<Socke
 
 /// What every worker has around it: metrics, health, signals. The address is bound before any work starts.
 fn host(http_address: Option<SocketAddr>, worker: impl AsyncFnOnce(Health, CancellationToken) -> Result<()>) -> Result<ExitCode> {
-    let metrics = prometheus::install()?;
+    let health = Health::default();
+    let metrics = metrics::install(&health, None)?;
     let runtime = Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Error::new(Kind::Fatal, "start the runtime", error))?;
     runtime.block_on(async {
@@ -99,7 +100,6 @@ fn host(http_address: Option<SocketAddr>, worker: impl AsyncFnOnce(Health, Cance
             Some(address) => Some(http::bind(address).await?),
             None => None,
         };
-        let health = Health::default();
         let stop = CancellationToken::new();
         let served = CancellationToken::new();
         let serving = http::serve(listener, metrics, health.clone(), served.clone());

@@ -1,11 +1,19 @@
-//! What keeps a worker from making progress, in words (H1).
+//! What keeps a worker from making progress, in words (H1), and how far it is.
 
 use std::{collections::BTreeMap, sync::Arc, sync::Mutex};
 
-/// Shared by all stages of a worker; cheap to clone. Red as long as any stage has a reason.
+use metrics::gauge;
+
+use super::{
+    names,
+    shards::{ShardStatus, Shards},
+};
+
+/// Shared by all stages of a worker; cheap to clone. Red as long as any stage has a reason, or a shard stands still without one.
 #[derive(Debug, Clone, Default)]
 pub struct Health {
     reasons: Arc<Mutex<BTreeMap<String, String>>>,
+    shards: Shards,
 }
 
 impl Health {
@@ -21,7 +29,23 @@ impl Health {
 
     /// Nothing is in the way when this is empty.
     pub fn reasons(&self) -> BTreeMap<String, String> {
-        self.lock().clone()
+        let mut reasons = self.lock().clone();
+        for (shard, age) in self.shards.stalled() {
+            let reason = format!("no page of {shard} was read for {} s", age.as_secs());
+            reasons.entry(format!("shard {shard}")).or_insert(reason);
+        }
+        reasons
+    }
+
+    /// The shards that a source reads.
+    pub fn shards(&self) -> &Shards {
+        &self.shards
+    }
+
+    /// Sets the gauges that somebody has to work out. The shards' status, where the worker reads any.
+    pub fn report(&self) -> Option<Vec<ShardStatus>> {
+        gauge!(names::HEALTH_REASONS).set(self.reasons().len() as f64);
+        self.shards.report()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, String>> {

@@ -1,4 +1,4 @@
-//! `/metrics` and `/healthz`.
+//! `/metrics` for Prometheus, `/healthz` for probes, `/status` for a person who asks why.
 
 use std::{convert::Infallible, net::SocketAddr, time::Duration};
 
@@ -6,11 +6,10 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::{Request, Response, StatusCode, body::Incoming, header::CONTENT_TYPE, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::{net::TcpListener, task::JoinSet, time::interval};
 use tokio_util::sync::CancellationToken;
 
-use super::health::Health;
+use super::{health::Health, prometheus::Exporter};
 use crate::error::{Error, Kind, Result};
 
 /// Scrapers and probes at the same time; more have to wait.
@@ -27,7 +26,7 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener> {
 }
 
 /// Answers until `stop` is cancelled; without a listener it only does the metrics' upkeep.
-pub async fn serve(listener: Option<TcpListener>, metrics: PrometheusHandle, health: Health, stop: CancellationToken) {
+pub async fn serve(listener: Option<TcpListener>, metrics: Exporter, health: Health, stop: CancellationToken) {
     let mut connections = JoinSet::new();
     let mut upkeep = interval(UPKEEP);
     let accept = async |listener: &Option<TcpListener>| match listener {
@@ -37,7 +36,7 @@ pub async fn serve(listener: Option<TcpListener>, metrics: PrometheusHandle, hea
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            _ = upkeep.tick() => metrics.run_upkeep(),
+            _ = upkeep.tick() => metrics.upkeep(),
             Some(_) = connections.join_next() => {}
             accepted = accept(&listener), if connections.len() < MAX_CONNECTIONS => match accepted {
                 Ok((stream, _)) => {
@@ -56,14 +55,15 @@ pub async fn serve(listener: Option<TcpListener>, metrics: PrometheusHandle, hea
     }
 }
 
-fn respond(request: &Request<Incoming>, metrics: &PrometheusHandle, health: &Health) -> Response<Full<Bytes>> {
+fn respond(request: &Request<Incoming>, metrics: &Exporter, health: &Health) -> Response<Full<Bytes>> {
     match request.uri().path() {
         "/metrics" => text(StatusCode::OK, "text/plain; version=0.0.4", metrics.render()),
         "/healthz" => {
             let (status, body) = health_answer(health);
             text(status, "text/plain; charset=utf-8", body)
         }
-        _ => text(StatusCode::NOT_FOUND, "text/plain; charset=utf-8", "try /metrics or /healthz\n".into()),
+        "/status" => text(StatusCode::OK, "application/json", status(health)),
+        _ => text(StatusCode::NOT_FOUND, "text/plain; charset=utf-8", "try /metrics, /healthz or /status\n".into()),
     }
 }
 
@@ -74,6 +74,18 @@ fn health_answer(health: &Health) -> (StatusCode, String) {
         return (StatusCode::OK, "ok\n".into());
     }
     (StatusCode::SERVICE_UNAVAILABLE, reasons.iter().map(|(stage, reason)| format!("{stage}: {reason}\n")).collect())
+}
+
+/// Health's reasons, and each shard that a source reads, as JSON.
+fn status(health: &Health) -> String {
+    let reasons = health.reasons();
+    let status = serde_json::json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "healthy": reasons.is_empty(),
+        "reasons": reasons,
+        "shards": health.shards().status(),
+    });
+    format!("{status:#}\n")
 }
 
 fn text(status: StatusCode, kind: &'static str, body: String) -> Response<Full<Bytes>> {

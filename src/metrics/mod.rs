@@ -1,4 +1,29 @@
+//! What the worker tells about itself: the stages record through the `metrics` facade, under the names of [`names`]; [`fork`] hands it to
+//! [`prometheus`]; [`shards`] and [`health`] know what has to be worked out when somebody asks; [`http`] answers.
+
+pub mod calls;
+pub mod fork;
 pub mod health;
 pub mod http;
 pub mod names;
+pub mod process;
 pub mod prometheus;
+pub mod shards;
+
+use std::sync::Arc;
+
+use self::{
+    fork::{Fork, Other},
+    health::Health,
+    prometheus::Exporter,
+};
+use crate::error::{Error, Kind, Result};
+
+/// Starts to collect; once for the whole process. `other`: a second exporter of the same recordings.
+pub fn install(health: &Health, other: Option<Arc<dyn Other>>) -> Result<Exporter> {
+    let recorder = prometheus::recorder()?;
+    let exporter = Exporter::new(recorder.handle(), health.clone());
+    metrics::set_global_recorder(Fork::new(recorder, other)).map_err(|error| Error::new(Kind::Fatal, "set up the metrics", error))?;
+    names::describe();
+    Ok(exporter)
+}

@@ -1,5 +1,7 @@
 //! Every metric's name, once. `_total` counts up, `_seconds` and `_bytes` are units, everything else is a gauge.
 
+use std::fmt::Write as _;
+
 use metrics::{describe_counter, describe_gauge, describe_histogram};
 
 macro_rules! names {
@@ -11,26 +13,82 @@ macro_rules! names {
             $($kind!($name, $meaning);)*
         }
 
-        /// Name and meaning of each metric, for the reference.
-        pub const ALL: &[(&str, &str)] = &[$(($text, $meaning)),*];
+        /// Each metric, for its page.
+        pub const ALL: &[Metric] = &[$(Metric { name: $text, kind: stringify!($kind), meaning: $meaning }),*];
     };
+}
+
+/// The label of recordings about one shard. It does not reach Prometheus (`fork.rs`).
+pub const SHARD: &str = "shard";
+
+/// One metric as people read of it.
+#[derive(Debug, Clone, Copy)]
+pub struct Metric {
+    pub name: &'static str,
+    kind: &'static str,
+    pub meaning: &'static str,
+}
+
+impl Metric {
+    /// counter, gauge or histogram.
+    pub fn kind(&self) -> &'static str {
+        self.kind.trim_start_matches("describe_")
+    }
+}
+
+/// What a metric means.
+pub fn meaning(name: &str) -> &'static str {
+    ALL.iter().find(|metric| metric.name == name).map_or("", |metric| metric.meaning)
+}
+
+/// `docs/metrics.md`.
+pub fn markdown() -> String {
+    let mut page = String::from(
+        "# Metrics\n\n\
+         Generated from the code by `pulsar-io-dynamodb config-schema --metrics`; do not edit.\n\n\
+         `--http-address HOST:PORT` serves\n\n\
+         - `/metrics`: what is listed here, as Prometheus text;\n\
+         - `/healthz`: 200, or 503 with a line for each reason why the worker makes no progress;\n\
+         - `/status`: the same reasons and, for a source, each shard with its lag and what waits, as JSON.\n",
+    );
+    for (title, prefix) in [("Source", "dynamodb_source_"), ("Sink", "dynamodb_sink_"), ("Both", "")] {
+        let of_other = |name: &str| prefix.is_empty() && (name.starts_with("dynamodb_source_") || name.starts_with("dynamodb_sink_"));
+        let _ = write!(page, "\n## {title}\n\n| name | type | meaning |\n|---|---|---|\n");
+        for metric in ALL.iter().filter(|metric| metric.name.starts_with(prefix) && !of_other(metric.name)) {
+            let _ = writeln!(page, "| `{}` | {} | {} |", metric.name, metric.kind(), metric.meaning);
+        }
+    }
+    page
 }
 
 names! {
     describe_counter SOURCE_RECORDS = "dynamodb_source_records_total": "Records read from the stream.";
+    describe_counter SOURCE_RECORD_BYTES = "dynamodb_source_record_bytes_total": "Bytes of records read from the stream, as JSON text.";
     describe_counter SOURCE_PUBLISHED = "dynamodb_source_published_total": "Records that Pulsar has acknowledged.";
     describe_counter SOURCE_PUBLISHED_BYTES = "dynamodb_source_published_bytes_total": "Payload bytes that Pulsar has acknowledged.";
     describe_counter SOURCE_SKIPPED = "dynamodb_source_skipped_total": "Records left out on purpose, by reason (label `reason`).";
-    describe_counter SOURCE_GAPS = "dynamodb_source_gaps_total": "Times that records were gone before they were read (G1).";
+    describe_counter SOURCE_GAPS = "dynamodb_source_gaps_total": "Times that records were gone before they were read (G1). How many records there were, nobody can say; the log has the bounds.";
     describe_counter SOURCE_GET_RECORDS = "dynamodb_source_get_records_total": "GetRecords calls, by outcome (label `outcome`: full, partial, empty, error).";
     describe_counter SOURCE_ITERATORS_EXPIRED = "dynamodb_source_iterators_expired_total": "Shard iterators that were older than 15 minutes when used.";
     describe_counter SOURCE_CHECKPOINTS = "dynamodb_source_checkpoints_total": "Checkpoints written.";
-    describe_counter SOURCE_LEASES_TAKEN = "dynamodb_source_leases_taken_total": "Leases taken.";
-    describe_counter SOURCE_LEASES_LOST = "dynamodb_source_leases_lost_total": "Leases that another worker took from this one.";
+    describe_counter SOURCE_LEASES_TAKEN = "dynamodb_source_leases_taken_total": "Leases taken, by whose they were (label `from`: nobody, self, other).";
+    describe_counter SOURCE_LEASES_LOST = "dynamodb_source_leases_lost_total": "Leases that another worker took from this one, or that could not be renewed in time.";
     describe_gauge SOURCE_LEASES_HELD = "dynamodb_source_leases_held": "Leases that this worker holds.";
+    describe_gauge SOURCE_LEASES = "dynamodb_source_leases": "Leases in the table whose shards are not finished, of all workers.";
+    describe_gauge SOURCE_LEASES_FREE = "dynamodb_source_leases_free": "Unfinished leases that nobody holds at the last look: without owner, or not renewed in time.";
+    describe_gauge SOURCE_WORKERS = "dynamodb_source_workers": "Workers that hold a lease in the table, this one included.";
     describe_gauge SOURCE_IN_FLIGHT = "dynamodb_source_in_flight_records": "Records handed to Pulsar and not yet acknowledged.";
-    describe_gauge SOURCE_LAG = "dynamodb_source_lag_seconds": "Age of the newest record read, by the stream's clock (1 s steps); 0 at the tip. The worst of all shards.";
+    describe_gauge SOURCE_IN_FLIGHT_BYTES = "dynamodb_source_in_flight_bytes": "Payload bytes handed to Pulsar and not yet acknowledged.";
+    describe_gauge SOURCE_LAG = "dynamodb_source_lag_seconds": "Age of the oldest record that is not in Pulsar yet: not read, or not acknowledged; by the stream's clock (1 s steps), 0 at the tip. The worst of all shards.";
+    describe_gauge SOURCE_SHARD_LAG = "dynamodb_source_shard_lag_seconds": "The same for one shard (label `shard`), for the 10 that lag most.";
+    describe_gauge SOURCE_UNACKED_AGE = "dynamodb_source_unacked_age_seconds": "How long the oldest record without an acknowledgement of Pulsar waits for it. The worst of all shards.";
+    describe_gauge SOURCE_TIME_TO_TRIM = "dynamodb_source_time_to_trim_seconds": "Until the stream drops a record that is not in Pulsar yet: 24 hours less its age. The worst of all shards; 86400 at the tip.";
+    describe_gauge SOURCE_CHECKPOINT_AGE = "dynamodb_source_checkpoint_age_seconds": "How long records are acknowledged that no checkpoint covers; they come again after a crash. The worst of all shards.";
     describe_histogram SOURCE_PUBLISH_SECONDS = "dynamodb_source_publish_seconds": "Time from handing a record to the publisher to its receipt.";
+    describe_histogram SOURCE_PAGE_SECONDS = "dynamodb_source_page_seconds": "Time from calling for a page to handing its last record to the publisher.";
+    describe_histogram SOURCE_CALL_SECONDS = "dynamodb_source_call_seconds": "Duration of one call of AWS (labels `call`, and `outcome`: ok, error, abandoned). For DescribeStream: `list_shards` and `children`.";
+    describe_histogram SOURCE_DESCRIBE_WAIT = "dynamodb_source_describe_stream_wait_seconds": "How long a DescribeStream call waited for its place in this worker's budget of five a second.";
+    describe_histogram SOURCE_ROLLOVER_GAP = "dynamodb_source_rollover_gap_seconds": "Time from reading a shard's end to calling for the first page of its child, where this worker reads both.";
     describe_counter SINK_RECEIVED = "dynamodb_sink_messages_received_total": "Messages received.";
     describe_counter SINK_WRITTEN = "dynamodb_sink_items_written_total": "Items written, by operation (label `op`: put, delete).";
     describe_counter SINK_COALESCED = "dynamodb_sink_coalesced_total": "Writes that a newer write of the same item replaced before it was sent.";
@@ -42,5 +100,8 @@ names! {
     describe_gauge SINK_BUFFERED_BYTES = "dynamodb_sink_buffered_bytes": "Payload bytes received and not yet stored.";
     describe_gauge SINK_LAG = "dynamodb_sink_lag_seconds": "Age of the newest message stored, from its publish time.";
     describe_histogram SINK_WRITE_SECONDS = "dynamodb_sink_write_seconds": "Duration of one BatchWriteItem call.";
+    describe_gauge HEALTH_REASONS = "dynamodb_health_reasons": "Reasons why the worker makes no progress, as /healthz tells them; 0 is healthy.";
+    describe_gauge PROCESS_MEMORY = "process_resident_memory_bytes": "Resident memory of the process.";
+    describe_counter PROCESS_CPU = "process_cpu_seconds_total": "CPU time of the process, user and system, in whole seconds.";
     describe_counter ERRORS = "dynamodb_errors_total": "Failed calls, by stage and kind (labels `stage`, `kind`); most are retried.";
 }

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use metrics::histogram;
 use tokio::time::Instant;
 
 use super::{
@@ -12,7 +13,7 @@ use super::{
 };
 use crate::{
     error::Result,
-    metrics::health::Health,
+    metrics::{health::Health, names},
     ports::{Lease, LeaseTable, Shard, ShardId, StreamReader, StreamStatus},
 };
 
@@ -167,7 +168,9 @@ impl<R: StreamReader, L: LeaseTable> Catalog<R, L> {
     async fn turn(&self) {
         // Held while it sleeps, and moved on after that: a caller that gives up in between leaves nothing reserved.
         let mut next = self.next_call.lock().await;
+        let came = Instant::now();
         tokio::time::sleep_until(*next).await;
+        histogram!(names::SOURCE_DESCRIBE_WAIT).record(came.elapsed());
         *next = Instant::now() + DESCRIBE_INTERVAL;
     }
 }

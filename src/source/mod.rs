@@ -42,12 +42,11 @@ use self::{
         keeper::{Keeper, Taken},
         plan::{self, Sightings},
     },
-    poll::Lag,
     publish::Budget,
 };
 use crate::{
     error::{Error, Kind, Result, Retry},
-    metrics::{health::Health, names},
+    metrics::{calls::Timed, health::Health, names},
     ports::{LeaseTable, Moment, Publisher, ShardId, StreamReader},
 };
 
@@ -96,7 +95,6 @@ pub struct Shared<R, L, P> {
     publisher: P,
     catalog: Catalog<R, L>,
     budget: Budget,
-    lag: Lag,
     clock: Clock,
     health: Health,
     stop: CancellationToken,
@@ -113,6 +111,7 @@ pub async fn run<R: StreamReader, L: LeaseTable, P: Publisher>(
     health: Health,
     stop: CancellationToken,
 ) -> Result<()> {
+    let (reader, leases) = (Arc::new(Timed(reader)), Arc::new(Timed(leases)));
     let clock = Clock::start();
     let throttle_delay = settings.backoff;
     tokio::select! {
@@ -135,7 +134,7 @@ pub async fn run<R: StreamReader, L: LeaseTable, P: Publisher>(
     let budget = Budget::new(settings.max_in_flight);
     // A child: an error here stops the shards, and not whoever else listens to the host's token.
     let stop = stop.child_token();
-    let shared = Shared { settings, reader, publisher, catalog, budget, lag: Lag::default(), clock, health, stop };
+    let shared = Shared { settings, reader, publisher, catalog, budget, clock, health, stop };
     let mut worker = Worker {
         shared: Arc::new(shared),
         keeper,
@@ -250,7 +249,10 @@ impl<R: StreamReader, L: LeaseTable, P: Publisher> Worker<R, L, P> {
             rows = heal::within(heal::CALL_LIMIT, "list the leases", self.keeper.table.list()) => rows,
         };
         match rows {
-            Ok(rows) => self.seen.listed(rows, shared.clock.now()),
+            Ok(rows) => {
+                self.seen.listed(rows, shared.clock.now());
+                self.report();
+            }
             Err(error) => return self.scan_failed(error),
         }
         let failover = self.keeper.failover;
@@ -285,6 +287,14 @@ impl<R: StreamReader, L: LeaseTable, P: Publisher> Worker<R, L, P> {
         let pause = if plan::others_work(&self.seen, |shard| self.held.contains(shard)) { failover / 5 } else { failover };
         self.next_scan = shared.clock.now() + pause;
         Ok(())
+    }
+
+    /// What the lease table looks like from here.
+    fn report(&self) {
+        let census = plan::census(&self.seen, self.shared.clock.now(), self.keeper.failover);
+        gauge!(names::SOURCE_LEASES).set(census.leases as f64);
+        gauge!(names::SOURCE_LEASES_FREE).set(census.free as f64);
+        gauge!(names::SOURCE_WORKERS).set(census.workers as f64);
     }
 
     fn scan_failed(&mut self, error: Error) -> Result<()> {

@@ -1,18 +1,13 @@
 //! Reads one shard: drives [`Reading`], converts what comes, and hands it to the shard's window.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Mutex, PoisonError},
-};
-
 use bytes::Bytes;
-use metrics::{counter, gauge};
+use metrics::{counter, histogram};
 use serde::Deserialize;
+use tokio::time::Instant;
 
 use super::{
     Shared, StartPosition,
     catalog::Existence,
-    clock::epoch_millis,
     convert::convert,
     discover::floor_second,
     heal::{self, CALL_LIMIT},
@@ -41,7 +36,10 @@ pub async fn read<R: StreamReader, L: LeaseTable, P: Publisher>(
     loop {
         let called = shared.clock.now();
         let failure = match reading.next(called) {
-            Step::End => return Ok(()),
+            Step::End => {
+                window.meter().ended();
+                return Ok(());
+            }
             Step::Wait(until) => {
                 shared.clock.sleep_until(until).await;
                 continue;
@@ -55,13 +53,17 @@ pub async fn read<R: StreamReader, L: LeaseTable, P: Publisher>(
             },
             Step::GetRecords(iterator) => {
                 let mut room = shared.budget.page().await?;
-                let called = shared.clock.now();
+                let (called, call_started) = (shared.clock.now(), Instant::now());
                 match heal::within(CALL_LIMIT, &stage, shared.reader.get_records(shard, &iterator)).await {
                     Ok(page) => {
-                        let fullness = Fullness::of(page.records.len(), page.records.iter().map(Bytes::len).sum());
+                        let (records, bytes) = (page.records.len(), page.records.iter().map(Bytes::len).sum());
+                        let fullness = Fullness::of(records, bytes);
+                        counter!(names::SOURCE_RECORDS, names::SHARD => shard.to_string()).increment(records as u64);
+                        counter!(names::SOURCE_RECORD_BYTES, names::SHARD => shard.to_string()).increment(bytes as u64);
                         let newest = hand_on(&page, shard, &filter, &mut reading, window, &mut room).await?;
-                        shared.lag.report(shard, newest);
-                        counter!(names::SOURCE_GET_RECORDS, "outcome" => outcome(fullness)).increment(1);
+                        window.meter().page(call_started, records == 0, newest);
+                        histogram!(names::SOURCE_PAGE_SECONDS, names::SHARD => shard.to_string()).record(call_started.elapsed());
+                        counter!(names::SOURCE_GET_RECORDS, "outcome" => outcome(fullness), names::SHARD => shard.to_string()).increment(1);
                         if reading.got_page(fullness, page.next_iterator, called, shared.clock.now()) {
                             shared.health.green(&stage);
                         }
@@ -71,7 +73,7 @@ pub async fn read<R: StreamReader, L: LeaseTable, P: Publisher>(
                 }
             }
         };
-        counter!(names::SOURCE_GET_RECORDS, "outcome" => "error").increment(1);
+        counter!(names::SOURCE_GET_RECORDS, "outcome" => "error", names::SHARD => shard.to_string()).increment(1);
         heal::count("shard", &failure);
         let mut verdict = reading.failed(&failure, shared.clock.now(), fastrand::f64());
         if verdict == Verdict::AskStream {
@@ -83,7 +85,7 @@ pub async fn read<R: StreamReader, L: LeaseTable, P: Publisher>(
         match verdict {
             Verdict::Again { tell } => {
                 if failure.kind() == Kind::ExpiredIterator {
-                    counter!(names::SOURCE_ITERATORS_EXPIRED).increment(1);
+                    counter!(names::SOURCE_ITERATORS_EXPIRED, names::SHARD => shard.to_string()).increment(1);
                 }
                 tracing::debug!(%shard, error = %failure, "reading is tried again");
                 if tell {
@@ -135,7 +137,6 @@ async fn hand_on<P: Publisher>(
     let mut newest = None;
     for record in &page.records {
         let event = convert(record).map_err(|error| poison(shard, record, &error))?;
-        counter!(names::SOURCE_RECORDS).increment(1);
         let sequence = event.sequence_number.clone();
         if reading.has_read(&sequence) {
             continue;
@@ -183,32 +184,5 @@ fn outcome(fullness: Fullness) -> &'static str {
         Fullness::Full => "full",
         Fullness::Partial => "partial",
         Fullness::Empty => "empty",
-    }
-}
-
-/// How far behind the stream's newest record each shard is; the gauge shows the worst.
-#[derive(Debug, Default)]
-pub struct Lag(Mutex<BTreeMap<ShardId, f64>>);
-
-impl Lag {
-    /// A page was handed on; `newest` is when its newest record was created, `None` for an empty page: the tip.
-    fn report(&self, shard: &ShardId, newest: Option<i64>) {
-        let seconds = newest.map_or(0.0, |created| (epoch_millis() - created).max(0) as f64 / 1000.0);
-        self.show(|shards| {
-            shards.insert(shard.clone(), seconds);
-        });
-    }
-
-    /// The shard is not read any more.
-    pub fn forget(&self, shard: &ShardId) {
-        self.show(|shards| {
-            shards.remove(shard);
-        });
-    }
-
-    fn show(&self, change: impl FnOnce(&mut BTreeMap<ShardId, f64>)) {
-        let mut shards = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        change(&mut shards);
-        gauge!(names::SOURCE_LAG).set(shards.values().copied().fold(0.0, f64::max));
     }
 }

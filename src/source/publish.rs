@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use metrics::{counter, gauge, histogram};
+use metrics::{counter, histogram};
 use tokio::{
     sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc},
     time::Instant,
@@ -18,7 +18,11 @@ use super::{
 };
 use crate::{
     error::{Error, Kind, Result},
-    metrics::{health::Health, names},
+    metrics::{
+        health::Health,
+        names,
+        shards::{self, Meter},
+    },
     ports::{Checkpoint, OutboundMessage, Publisher, Receipt, SequenceNumber, ShardId},
 };
 
@@ -56,11 +60,16 @@ impl Budget {
 pub struct Progress {
     tracker: Mutex<Tracker>,
     changed: Notify,
+    meter: Meter,
 }
 
 impl Progress {
-    pub fn new(written: Checkpoint) -> Self {
-        Self { tracker: Mutex::new(Tracker::new(written)), changed: Notify::new() }
+    pub fn new(written: Checkpoint, meter: Meter) -> Self {
+        Self { tracker: Mutex::new(Tracker::new(written)), changed: Notify::new(), meter }
+    }
+
+    pub fn meter(&self) -> &Meter {
+        &self.meter
     }
 
     /// A record that needs no publishing.
@@ -80,7 +89,9 @@ impl Progress {
     }
 
     pub fn wrote(&self, checkpoint: &Checkpoint) {
-        self.lock().wrote(checkpoint);
+        let mut tracker = self.lock();
+        tracker.wrote(checkpoint);
+        self.meter.checkpointed(tracker.due().is_some());
     }
 
     pub fn waiting(&self) -> usize {
@@ -97,6 +108,7 @@ impl Progress {
         let was_due = tracker.due().is_some();
         tracker.done(ticket);
         if !was_due && tracker.due().is_some() {
+            self.meter.unwritten(true);
             self.changed.notify_one();
         }
     }
@@ -113,26 +125,12 @@ struct InFlight {
     receipt: Receipt,
     bytes: usize,
     sent: Instant,
+    /// Epoch milliseconds.
+    created: Option<i64>,
     /// Freed with the record.
     _record: OwnedSemaphorePermit,
     _bytes: Option<OwnedSemaphorePermit>,
-    _gauge: InFlightGauge,
-}
-
-#[derive(Debug)]
-struct InFlightGauge;
-
-impl InFlightGauge {
-    fn one() -> Self {
-        gauge!(names::SOURCE_IN_FLIGHT).increment(1);
-        Self
-    }
-}
-
-impl Drop for InFlightGauge {
-    fn drop(&mut self) {
-        gauge!(names::SOURCE_IN_FLIGHT).decrement(1);
-    }
+    _metered: shards::InFlight,
 }
 
 /// The sending half of a shard's window.
@@ -186,7 +184,7 @@ impl<P: Publisher> Window<P> {
             payload: event.payload,
             ..OutboundMessage::default()
         };
-        let (bytes, sent) = (message.payload.len(), Instant::now());
+        let (bytes, created, sent) = (message.payload.len(), event.created_at, Instant::now());
         let receipt = self.publisher.publish(message).await?;
         // No await from here on: a record that was accepted is known to the window.
         slot.send(InFlight {
@@ -194,15 +192,20 @@ impl<P: Publisher> Window<P> {
             receipt,
             bytes,
             sent,
+            created,
             _record: record,
             _bytes: room.0.split(size.min(room.0.num_permits())),
-            _gauge: InFlightGauge::one(),
+            _metered: self.progress.meter.sent(bytes),
         });
         Ok(())
     }
 
     pub fn skip(&self, sequence: SequenceNumber) {
         self.progress.skip(sequence);
+    }
+
+    pub fn meter(&self) -> &Meter {
+        self.progress.meter()
     }
 }
 
@@ -212,6 +215,7 @@ impl Receipts {
     pub async fn settle(mut self) -> Result<()> {
         let stage = format!("publish {}", self.shard);
         while let Some(sent) = self.receipts.recv().await {
+            self.progress.meter.waits_for(Some((sent.sent, sent.created)));
             let stored = sent.receipt.stored();
             tokio::pin!(stored);
             let result = loop {
@@ -226,6 +230,9 @@ impl Receipts {
             self.health.green(&stage);
             result?;
             self.progress.done(sent.ticket);
+            if self.receipts.is_empty() {
+                self.progress.meter.waits_for(None);
+            }
             counter!(names::SOURCE_PUBLISHED).increment(1);
             counter!(names::SOURCE_PUBLISHED_BYTES).increment(sent.bytes as u64);
             histogram!(names::SOURCE_PUBLISH_SECONDS).record(sent.sent.elapsed());
@@ -263,7 +270,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn l2_nothing_is_published_after_the_lease_has_run_out() {
-        let (topic, budget, progress) = (Topic::default(), Budget::new(10), Arc::new(Progress::new(Checkpoint::TrimHorizon)));
+        let (topic, budget, progress) =
+            (Topic::default(), Budget::new(10), Arc::new(Progress::new(Checkpoint::TrimHorizon, Meter::detached())));
         let holding = Holding::until_moment(Clock::start(), Duration::from_secs(8));
         let (window, receipts) = window(&ShardId::new("shard"), topic.clone(), &budget, 10, holding, &progress, &Health::default());
         let mut room = budget.page().await.expect("room");
@@ -286,7 +294,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn m1_what_a_record_takes_is_free_once_it_is_stored() {
-        let (budget, progress) = (Budget::new(2), Arc::new(Progress::new(Checkpoint::TrimHorizon)));
+        let (budget, progress) = (Budget::new(2), Arc::new(Progress::new(Checkpoint::TrimHorizon, Meter::detached())));
         let holding = Holding::until_moment(Clock::start(), Duration::MAX / 2);
         let (window, receipts) = window(&ShardId::new("shard"), Topic::default(), &budget, 2, holding, &progress, &Health::default());
         let mut room = budget.page().await.expect("room");

@@ -104,6 +104,7 @@ fn a_wrong_command_line_is_64_and_help_is_0() {
 fn the_reference_and_the_schemas_are_those_of_the_code() {
     for (arguments, file) in [
         (vec!["config-schema", "--markdown"], "connector-config/REFERENCE.md"),
+        (vec!["config-schema", "--metrics"], "docs/metrics.md"),
         (vec!["config-schema", "source"], "connector-config/schema/source.json"),
         (vec!["config-schema", "sink"], "connector-config/schema/sink.json"),
     ] {

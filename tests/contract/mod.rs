@@ -3,6 +3,7 @@
 mod cli;
 mod item_table;
 mod lease_table;
+mod metrics;
 mod pulsar;
 mod stand_in;
 mod stream_reader;

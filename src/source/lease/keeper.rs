@@ -97,7 +97,12 @@ impl<L: LeaseTable> Keeper<L> {
         let take = self.table.take(seen, &self.me.id, &self.me.nonce);
         match heal::within(self.call_limit(), &format!("take the lease of {}", seen.shard), take).await? {
             Claim::Held(lease) => {
-                counter!(names::SOURCE_LEASES_TAKEN).increment(1);
+                let from = match &seen.owner {
+                    None => "nobody",
+                    Some(owner) if *owner == self.me.id => "self",
+                    Some(_) => "other",
+                };
+                counter!(names::SOURCE_LEASES_TAKEN, "from" => from).increment(1);
                 let holding = Holding { clock: self.clock, until_millis: Arc::new(AtomicU64::new(0)) };
                 let mut tenure = Tenure { keeper: self.clone(), lease, holding, confirmed: sent, checkpointed: sent };
                 tenure.confirm(sent);

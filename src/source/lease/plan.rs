@@ -1,6 +1,9 @@
 //! Which leases to take, from what was seen of the rows and when. Pure.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use super::Me;
 use crate::{
@@ -75,6 +78,25 @@ pub fn to_take(seen: &Sightings, me: &Me, held: impl Fn(&ShardId) -> bool, now: 
         .collect()
 }
 
+/// What the table holds, of all workers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Census {
+    /// Shards that are not finished.
+    pub leases: usize,
+    /// Those of them that nobody holds: without owner, or unchanged for longer than the failover time.
+    pub free: usize,
+    /// Those who hold the others.
+    pub workers: usize,
+}
+
+pub fn census(seen: &Sightings, now: Moment, failover: Duration) -> Census {
+    let unfinished = || seen.rows.values().filter(|row| row.lease.checkpoint != Checkpoint::ShardEnd);
+    let is_held = |row: &&Sighting| row.lease.owner.is_some() && now.saturating_sub(row.changed) <= failover;
+    let workers: BTreeSet<_> = unfinished().filter(is_held).map(|row| &row.lease.owner).collect();
+    let (leases, held) = (unfinished().count(), unfinished().filter(is_held).count());
+    Census { leases, free: leases - held, workers: workers.len() }
+}
+
 /// Whether another worker may yet die and leave something to this one: unfinished rows that are neither held here nor wait for a parent.
 pub fn others_work(seen: &Sightings, held: impl Fn(&ShardId) -> bool) -> bool {
     seen.rows().any(|lease| lease.checkpoint != Checkpoint::ShardEnd && !held(&lease.shard) && may_start(lease, |shard| seen.row(shard)))
@@ -105,6 +127,19 @@ mod tests {
 
     fn taken(seen: &Sightings, now: u64) -> Vec<String> {
         to_take(seen, &me(), |_| false, Duration::from_secs(now), F).into_iter().map(|lease| lease.shard.to_string()).collect()
+    }
+
+    #[test]
+    fn the_census_counts_unfinished_rows_and_those_who_keep_theirs() {
+        let mut seen = Sightings::default();
+        let finished = Lease { checkpoint: Checkpoint::ShardEnd, ..lease("old", Some(("gone", "x")), 1) };
+        let rows = |counter| {
+            vec![lease("a", Some(("me", "2")), counter), lease("b", Some(("java", "x")), 1), lease("c", None, 1), finished.clone()]
+        };
+        seen.listed(rows(1), Duration::ZERO);
+        assert_eq!(census(&seen, Duration::ZERO, F), Census { leases: 3, free: 1, workers: 2 });
+        seen.listed(rows(2), Duration::from_secs(11));
+        assert_eq!(census(&seen, Duration::from_secs(11), F), Census { leases: 3, free: 2, workers: 1 }, "java is gone");
     }
 
     #[test]

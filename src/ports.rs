@@ -37,6 +37,37 @@ impl fmt::Display for ShardId {
     }
 }
 
+/// The ARN of a stream: `arn:aws:dynamodb:REGION:ACCOUNT:table/NAME/stream/LABEL`. The label is the time at which the stream was enabled:
+/// of two streams of one table the later one has the greater label.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct StreamArn(Arc<str>);
+
+impl StreamArn {
+    pub fn new(arn: impl AsRef<str>) -> Self {
+        Self(arn.as_ref().into())
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The ARN of its table.
+    pub fn table(&self) -> &str {
+        self.0.split_once("/stream/").map_or(&self.0, |(table, _)| table)
+    }
+
+    /// When it was enabled, such as `2026-11-21T08:00:00.000`.
+    pub fn label(&self) -> &str {
+        self.0.split_once("/stream/").map_or("", |(_, label)| label)
+    }
+}
+
+impl fmt::Display for StreamArn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// A position in a shard: 21 to 40 decimal digits, too many for a machine integer. Ordered as numbers.
 #[derive(Debug, Clone)]
 pub struct SequenceNumber(Arc<str>);
@@ -92,15 +123,8 @@ pub struct Shard {
     pub id: ShardId,
     /// DynamoDB splits shards and never merges them: one parent at most. It may be trimmed already.
     pub parent: Option<ShardId>,
-    pub starting: Option<SequenceNumber>,
-    /// Present once the shard is closed: no further records will be added.
-    pub ending: Option<SequenceNumber>,
-}
-
-impl Shard {
-    pub fn is_closed(&self) -> bool {
-        self.ending.is_some()
-    }
+    /// No further records will be added. May still say `false` while a child is listed already.
+    pub closed: bool,
 }
 
 /// Whether the stream takes new records.
@@ -140,11 +164,13 @@ pub struct Page {
 
 /// Reads one DynamoDB stream. Errors carry the kinds `Throttled`, `ExpiredIterator`, `TrimmedData`, `NotFound` apart.
 pub trait StreamReader: Send + Sync + 'static {
+    fn arn(&self) -> &StreamArn;
+
     /// One page of DescribeStream, after the given shard.
     fn list_shards(&self, after: Option<&ShardId>) -> impl Future<Output = Result<ShardPage>> + Send;
 
     /// The children of a shard (DescribeStream with `ShardFilter=CHILD_SHARDS`); `None` where the endpoint does not know the filter.
-    fn children(&self, parent: &ShardId) -> impl Future<Output = Result<Option<Vec<Shard>>>> + Send;
+    fn children(&self, parent: &ShardId) -> impl Future<Output = Result<Option<ShardPage>>> + Send;
 
     /// An iterator, good for 15 minutes.
     fn shard_iterator(&self, shard: &ShardId, from: &ReadFrom) -> impl Future<Output = Result<String>> + Send;
@@ -183,6 +209,9 @@ pub struct Lease {
     pub start_at: Option<i64>,
     /// Extra attribute `ownerNonce`: which start of the owner took it, so that a restart tells its own rows from a living twin's.
     pub nonce: Option<String>,
+    /// Extra attribute `streamArn`: the stream that the shard belongs to, since the streams of a table share its lease table one after the
+    /// other. Absent in rows that the Java connector has made, until one of ours takes them.
+    pub stream: Option<StreamArn>,
 }
 
 /// What a conditional write on a lease did.
@@ -203,13 +232,15 @@ pub trait LeaseTable: Send + Sync + 'static {
     fn list(&self) -> impl Future<Output = Result<Vec<Lease>>> + Send;
     /// Adds a row; `false` when it was there already (and is left as it was).
     fn create(&self, lease: &Lease) -> impl Future<Output = Result<bool>> + Send;
-    /// Takes the lease as last seen for `owner`.
+    /// Takes the lease as last seen for `owner`. A stream in `seen` is written too: a row of the Java connector has none yet.
     fn take(&self, seen: &Lease, owner: &str, nonce: &str) -> impl Future<Output = Result<Claim>> + Send;
     fn renew(&self, held: &Lease) -> impl Future<Output = Result<Claim>> + Send;
     /// Writes a checkpoint, which is a renewal as well.
     fn checkpoint(&self, held: &Lease, checkpoint: &Checkpoint) -> impl Future<Output = Result<Claim>> + Send;
     /// Gives the lease up, so that anybody can take it at once.
     fn release(&self, held: &Lease) -> impl Future<Output = Result<Claim>> + Send;
+    /// Removes the row as it was seen: with this counter and this checkpoint. `false` when somebody has written it since.
+    fn delete(&self, seen: &Lease) -> impl Future<Output = Result<bool>> + Send;
 }
 
 // === publishing ===

@@ -1,6 +1,6 @@
 //! The lease table: KCL 1.x's rows (L3), every write conditional on owner and counter (L1).
 //!
-//! Names, types and sentinels are those of KCL 1.13.3 (`KinesisClientLeaseSerializer`); `startAtMillis` and `ownerNonce` are ours, and
+//! Names, types and sentinels are those of KCL 1.13.3 (`KinesisClientLeaseSerializer`); `startAtMillis`, `ownerNonce` and `streamArn` are ours, and
 //! KCL leaves them alone.
 
 use std::{collections::HashMap, time::Duration};
@@ -18,7 +18,7 @@ use aws_sdk_dynamodb::{
 use super::failure::classify;
 use crate::{
     error::{Error, Kind, Result},
-    ports::{self, Checkpoint, Claim, Lease, SequenceNumber, ShardId},
+    ports::{self, Checkpoint, Claim, Lease, SequenceNumber, ShardId, StreamArn},
 };
 
 const KEY: &str = "leaseKey";
@@ -30,6 +30,7 @@ const SWITCHES: &str = "ownerSwitchesSinceCheckpoint";
 const PARENTS: &str = "parentShardId";
 const START_AT: &str = "startAtMillis";
 const NONCE: &str = "ownerNonce";
+const STREAM: &str = "streamArn";
 
 /// How often a table that is being created is looked at.
 const CREATING_POLL: Duration = Duration::from_millis(200);
@@ -175,12 +176,16 @@ impl ports::LeaseTable for LeaseTable {
     async fn take(&self, seen: &Lease, owner: &str, nonce: &str) -> Result<Claim> {
         let switched = seen.owner.as_ref().is_some_and(|previous| previous != owner);
         let update = format!(
-            "SET {COUNTER} = :next, {OWNER} = :me, {NONCE} = :nonce{}",
+            "SET {COUNTER} = :next, {OWNER} = :me, {NONCE} = :nonce{}{}",
+            if seen.stream.is_some() { format!(", {STREAM} = :stream") } else { String::new() },
             if switched { format!(" ADD {SWITCHES} :one") } else { String::new() }
         );
         let mut change = Change::of(seen, &update).with(":me", text(owner)).with(":nonce", text(nonce));
         if switched {
             change = change.with(":one", number(1));
+        }
+        if let Some(stream) = &seen.stream {
+            change = change.with(":stream", text(stream.as_str()));
         }
         let mine =
             |row: &Lease| row.owner.as_deref() == Some(owner) && row.nonce.as_deref() == Some(nonce) && row.counter == seen.counter + 1;
@@ -205,6 +210,19 @@ impl ports::LeaseTable for LeaseTable {
     async fn release(&self, held: &Lease) -> Result<Claim> {
         let change = Change::of(held, &format!("SET {COUNTER} = :next REMOVE {OWNER}, {NONCE}"));
         self.update("release", held, change, |row| row.owner.is_none() && row.counter == held.counter + 1).await
+    }
+
+    async fn delete(&self, seen: &Lease) -> Result<bool> {
+        let request = self.client.delete_item().table_name(&self.table).key(KEY, text(seen.shard.as_str()));
+        // A row that is gone already, also by a call whose answer was lost, is as it should be.
+        let request =
+            request.condition_expression(format!("attribute_not_exists({KEY}) OR ({COUNTER} = :seen AND {CHECKPOINT} = :checkpoint)"));
+        let request = request.expression_attribute_values(":seen", number(seen.counter));
+        match request.expression_attribute_values(":checkpoint", text(checkpoint_text(&seen.checkpoint))).send().await {
+            Ok(_) => Ok(true),
+            Err(SdkError::ServiceError(answer)) if answer.err().is_conditional_check_failed_exception() => Ok(false),
+            Err(error) => Err(classify(self.on("delete", seen, "DeleteItem"), error)),
+        }
     }
 }
 
@@ -279,6 +297,9 @@ fn write_row(lease: &Lease) -> Row {
     if let Some(nonce) = &lease.nonce {
         row.insert(NONCE.into(), text(nonce));
     }
+    if let Some(stream) = &lease.stream {
+        row.insert(STREAM.into(), text(stream.as_str()));
+    }
     if let Some(start_at) = lease.start_at {
         row.insert(START_AT.into(), AttributeValue::N(start_at.to_string()));
     }
@@ -304,6 +325,7 @@ fn read_row(row: &Row) -> Option<Lease> {
         parents: parents.map(|parents| parents.iter().map(ShardId::new).collect()).unwrap_or_default(),
         start_at: integer(START_AT),
         nonce: string(NONCE),
+        stream: string(STREAM).map(StreamArn::new),
     })
 }
 
@@ -350,9 +372,14 @@ mod tests {
         let mut row = golden().remove(0);
         row.insert(START_AT.into(), AttributeValue::N("1700000000000".into()));
         row.insert(NONCE.into(), text("n"));
+        row.insert(STREAM.into(), text("arn:aws:dynamodb:eu-west-1:1:table/t/stream/l"));
         row.insert(OWNER.into(), text("me"));
         let lease = read_row(&row).expect("a lease");
         assert_eq!((lease.start_at, lease.nonce.as_deref()), (Some(1_700_000_000_000), Some("n")));
+        assert_eq!(
+            lease.stream.as_ref().map(|stream| (stream.table(), stream.label())),
+            Some(("arn:aws:dynamodb:eu-west-1:1:table/t", "l"))
+        );
         assert_eq!(write_row(&lease), row);
     }
 

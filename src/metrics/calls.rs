@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::names;
 use crate::{
     error::Result,
-    ports::{Checkpoint, Claim, Lease, LeaseTable, Page, ReadFrom, Shard, ShardId, ShardPage, StreamReader},
+    ports::{Checkpoint, Claim, Lease, LeaseTable, Page, ReadFrom, ShardId, ShardPage, StreamArn, StreamReader},
 };
 
 /// A port whose calls are timed.
@@ -44,11 +44,15 @@ async fn timed<T>(call: &'static str, shard: Option<&ShardId>, future: impl Futu
 }
 
 impl<R: StreamReader> StreamReader for Timed<R> {
+    fn arn(&self) -> &StreamArn {
+        self.0.arn()
+    }
+
     async fn list_shards(&self, after: Option<&ShardId>) -> Result<ShardPage> {
         timed("list_shards", None, self.0.list_shards(after)).await
     }
 
-    async fn children(&self, parent: &ShardId) -> Result<Option<Vec<Shard>>> {
+    async fn children(&self, parent: &ShardId) -> Result<Option<ShardPage>> {
         timed("children", None, self.0.children(parent)).await
     }
 
@@ -88,5 +92,9 @@ impl<L: LeaseTable> LeaseTable for Timed<L> {
 
     async fn release(&self, held: &Lease) -> Result<Claim> {
         timed("release_lease", None, self.0.release(held)).await
+    }
+
+    async fn delete(&self, seen: &Lease) -> Result<bool> {
+        timed("delete_lease", None, self.0.delete(seen)).await
     }
 }

@@ -386,6 +386,7 @@ mod tests {
             parents: parents.iter().map(|parent| (*parent).clone()).collect(),
             start_at: None,
             nonce: None,
+            stream: None,
         }
     }
 

@@ -91,7 +91,7 @@ impl<R: StreamReader, L: LeaseTable> Catalog<R, L> {
             tracing::warn!(shards = ?missing.postponed, "an ancestor is not listed yet; these shards wait for it");
         }
         for lease in &missing.leases {
-            self.create(lease).await?;
+            self.create(lease.clone()).await?;
         }
         tracing::debug!(shards = shards.len(), ?status, created = missing.leases.len(), "the stream was listed");
         Ok(missing)
@@ -99,20 +99,21 @@ impl<R: StreamReader, L: LeaseTable> Catalog<R, L> {
 
     /// The children of a shard that has ended; they get leases. Empty where the stream shows none, even after some patience:
     /// then the audit finds them, or there are none, since the stream is disabled.
-    pub async fn lease_children(&self, parent: &Lease) -> Result<usize> {
+    pub async fn lease_children(&self, parent: &Lease) -> Result<Vec<Lease>> {
         let mut delay = CHILDREN_FIRST_DELAY;
         for _ in 0..CHILDREN_TRIES {
             let (children, grows) = self.children(&parent.shard).await?;
             if !children.is_empty() || !grows {
+                let mut leases = Vec::with_capacity(children.len());
                 for child in &children {
-                    self.create(&discover::child_lease(child, parent)).await?;
+                    leases.push(self.create(discover::child_lease(child, parent)).await?);
                 }
-                return Ok(children.len());
+                return Ok(leases);
             }
             tokio::time::sleep(delay).await;
             delay = (delay * 2).min(CHILDREN_DELAY_CEILING);
         }
-        Ok(0)
+        Ok(Vec::new())
     }
 
     /// Whether a shard that "does not exist" is trimmed. Waits, with red health, while the stream itself is gone.
@@ -135,22 +136,24 @@ impl<R: StreamReader, L: LeaseTable> Catalog<R, L> {
         }
     }
 
-    /// By CHILD_SHARDS, or from a full listing where the endpoint does not know that. Whether more may come: a filtered answer cannot say.
+    /// By CHILD_SHARDS, or from a full listing where the endpoint does not know that; and whether more may come.
     async fn children(&self, parent: &ShardId) -> Result<(Vec<Shard>, bool)> {
-        if let Some(children) = self.call(|| self.reader.children(parent)).await? {
-            return Ok((children, true));
-        }
-        let (status, mut shards) = self.list().await?;
+        let (status, mut shards) = match self.call(|| self.reader.children(parent)).await? {
+            Some(page) => (page.status, page.shards),
+            None => self.list().await?,
+        };
         shards.retain(|shard| shard.parent.as_ref() == Some(parent));
         Ok((shards, matches!(status, StreamStatus::Enabled | StreamStatus::Enabling)))
     }
 
-    async fn create(&self, lease: &Lease) -> Result<()> {
-        let created = heal("leases", self.clock, &self.health, self.throttle_delay, || self.table.create(lease)).await?;
+    /// The row as it was written, or as it would have been where another worker was faster.
+    async fn create(&self, lease: Lease) -> Result<Lease> {
+        let lease = Lease { stream: Some(self.reader.arn().clone()), ..lease };
+        let created = heal("leases", self.clock, &self.health, self.throttle_delay, || self.table.create(&lease)).await?;
         if created {
             tracing::info!(shard = %lease.shard, parents = ?lease.parents, from = ?lease.checkpoint, "lease created");
         }
-        Ok(())
+        Ok(lease)
     }
 
     async fn call<T, Fut: Future<Output = Result<T>>>(&self, mut call: impl FnMut() -> Fut) -> Result<T> {

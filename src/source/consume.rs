@@ -19,8 +19,8 @@ use crate::{
 /// How a shard's task ended, but for errors that end the worker.
 #[derive(Debug)]
 pub enum Outcome {
-    /// SHARD_END is written. The row as it is now, and how many children got leases before.
-    Finished { lease: Lease, children: usize },
+    /// SHARD_END is written. The row as it is now, and the children's, which were created before.
+    Finished { lease: Lease, children: Vec<Lease> },
     /// The lease is not ours any more, or could not be renewed in time.
     Lost(Lease),
     /// The worker stops: what was acknowledged is checkpointed, the lease is free.
@@ -28,7 +28,7 @@ pub enum Outcome {
 }
 
 enum End {
-    Shard { children: usize },
+    Shard { children: Vec<Lease> },
     Stopped,
 }
 
@@ -56,7 +56,7 @@ pub async fn consume<R: StreamReader, L: LeaseTable, P: Publisher>(shared: &Shar
     }
     match end {
         Ok(End::Shard { children }) => {
-            tracing::info!(shard = %lease.shard, children, "the shard is finished");
+            tracing::info!(shard = %lease.shard, children = children.len(), "the shard is finished");
             Ok(Outcome::Finished { lease: tenure.lease().clone(), children })
         }
         Ok(End::Stopped) => {
@@ -97,7 +97,7 @@ async fn work<R: StreamReader, L: LeaseTable, P: Publisher>(
         () = shared.stop.cancelled() => Ok(End::Stopped),
         // A receipt that failed; the window is open, so settling does not end otherwise.
         Err(error) = &mut settle => return Err(error),
-        read = poll::read(shared, lease, &mut window) => read.map(|()| End::Shard { children: 0 }),
+        read = poll::read(shared, lease, &mut window) => read.map(|()| End::Shard { children: Vec::new() }),
     };
     // Closes the window: settling ends with the last receipt.
     drop(window);

@@ -52,7 +52,7 @@ pub fn missing(shards: &[Shard], leases: &[Lease], start: StartPosition, times: 
         StartPosition::AtTimestamp(millis) => (Checkpoint::AtTimestamp, Some(millis)),
     };
     let over_before_start = |shard: &Shard| match (start_at, youngest_child.get(&shard.id)) {
-        (Some(start_at), Some(Some(child))) => shard.is_closed() && *child < floor_second(start_at),
+        (Some(start_at), Some(Some(child))) => shard.closed && *child < floor_second(start_at),
         _ => false,
     };
 
@@ -106,6 +106,7 @@ fn unowned(shard: &Shard) -> Lease {
         parents: shard.parent.iter().cloned().collect(),
         start_at: None,
         nonce: None,
+        stream: None,
     }
 }
 

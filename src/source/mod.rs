@@ -47,7 +47,7 @@ use self::{
 use crate::{
     error::{Error, Kind, Result, Retry},
     metrics::{calls::Timed, health::Health, names},
-    ports::{LeaseTable, Moment, Publisher, ShardId, StreamReader},
+    ports::{Lease, LeaseTable, Moment, Publisher, ShardId, StreamReader},
 };
 
 /// The whole stream is listed again after this pause, to find what the ends of shards did not show: short after a start and after a
@@ -142,6 +142,7 @@ pub async fn run<R: StreamReader, L: LeaseTable, P: Publisher>(
         held: BTreeSet::new(),
         tasks: JoinSet::new(),
         next_scan: Moment::ZERO,
+        untaken: false,
         next_audit: Some(Moment::ZERO),
         audit_pause: AUDIT_PAUSE,
         scanning: Trouble::default(),
@@ -164,6 +165,8 @@ struct Worker<R, L, P> {
     held: BTreeSet<ShardId>,
     tasks: JoinSet<Done>,
     next_scan: Moment,
+    /// Rows were seen that may be taken now.
+    untaken: bool,
     /// `None` while one is under way.
     next_audit: Option<Moment>,
     audit_pause: Duration,
@@ -180,6 +183,7 @@ impl<R: StreamReader, L: LeaseTable, P: Publisher> Worker<R, L, P> {
                 biased;
                 () = shared.stop.cancelled() => return Ok(()),
                 Some(done) = self.tasks.join_next() => self.done(done)?,
+                () = std::future::ready(()), if self.untaken => self.take().await?,
                 () = shared.clock.sleep_until(wake) => {
                     if self.next_audit.is_some_and(|due| due <= shared.clock.now()) {
                         self.audit();
@@ -201,16 +205,24 @@ impl<R: StreamReader, L: LeaseTable, P: Publisher> Worker<R, L, P> {
                 match result? {
                     Outcome::Finished { lease, children } => {
                         self.seen.saw(lease, now);
-                        if children == 0 {
+                        if children.is_empty() {
                             self.audit_pause = AUDIT_PAUSE;
                             self.next_audit = self.next_audit.map(|due| due.min(now + AUDIT_PAUSE));
                         }
+                        // The children start at once, and without reading the table: thousands of shards may end in the same minute.
+                        for child in children {
+                            if self.seen.row(&child.shard).is_none() {
+                                self.seen.saw(child, now);
+                            }
+                        }
+                        self.untaken = true;
                     }
-                    Outcome::Lost(lease) => self.seen.saw(lease, now),
-                    Outcome::Released => {}
+                    Outcome::Lost(lease) => {
+                        self.seen.saw(lease, now);
+                        self.next_scan = now;
+                    }
+                    Outcome::Released => self.next_scan = now,
                 }
-                // The children's rows are there: start them at once.
-                self.next_scan = now;
             }
             Ok(Done::Audit(result)) => {
                 let found = result?;
@@ -240,7 +252,7 @@ impl<R: StreamReader, L: LeaseTable, P: Publisher> Worker<R, L, P> {
         });
     }
 
-    /// Looks at the lease table and takes what may be taken.
+    /// Looks at the lease table, and takes what may be taken.
     async fn scan(&mut self) -> Result<()> {
         let shared = self.shared.clone();
         let rows = tokio::select! {
@@ -255,38 +267,50 @@ impl<R: StreamReader, L: LeaseTable, P: Publisher> Worker<R, L, P> {
             }
             Err(error) => return self.scan_failed(error),
         }
-        let failover = self.keeper.failover;
-        let wanted = plan::to_take(&self.seen, &self.keeper.me, |shard| self.held.contains(shard), shared.clock.now(), failover);
-        let keeper = &self.keeper;
+        let pause =
+            if plan::others_work(&self.seen, |shard| self.held.contains(shard)) { self.keeper.failover / 5 } else { self.keeper.failover };
+        self.next_scan = shared.clock.now() + pause;
+        self.take().await
+    }
+
+    /// Takes what may be taken of the rows that were seen.
+    async fn take(&mut self) -> Result<()> {
+        self.untaken = false;
+        let (shared, keeper) = (self.shared.clone(), self.keeper.clone());
+        let wanted = plan::to_take(&self.seen, &keeper.me, |shard| self.held.contains(shard), shared.clock.now(), keeper.failover);
         let mut takes = futures_util::stream::iter(wanted)
-            .map(|lease| async move { (keeper.take(&lease).await, lease) })
+            .map(|lease| {
+                let keeper = &keeper;
+                // A row of the Java connector learns whose shard it is.
+                let lease = Lease { stream: lease.stream.or_else(|| Some(shared.reader.arn().clone())), ..lease };
+                async move { (keeper.take(&lease).await, lease) }
+            })
             .buffer_unordered(TAKES_UNDER_WAY);
-        let (mut tenures, mut failure) = (Vec::new(), None);
+        let mut failure = None;
         while let Some((taken, lease)) = takes.next().await {
             match taken {
-                Ok(Taken::Held(tenure)) => tenures.push(tenure),
+                // It is kept from now on, however long the others take.
+                Ok(Taken::Held(tenure)) => {
+                    let (shared, shard) = (self.shared.clone(), tenure.lease().shard.clone());
+                    self.seen.saw(tenure.lease().clone(), shared.clock.now());
+                    self.held.insert(shard.clone());
+                    self.tasks.spawn(async move { Done::Shard(shard, consume::consume(&shared, tenure).await) });
+                }
                 Ok(Taken::Refused(Some(row))) => self.seen.saw(row, shared.clock.now()),
                 Ok(Taken::Refused(None)) => self.seen.gone(&lease.shard),
                 Err(error) => failure = Some(error),
             }
         }
-        drop(takes);
-        for tenure in tenures {
-            let (shared, shard) = (self.shared.clone(), tenure.lease().shard.clone());
-            self.seen.saw(tenure.lease().clone(), shared.clock.now());
-            self.held.insert(shard.clone());
-            self.tasks.spawn(async move { Done::Shard(shard, consume::consume(&shared, tenure).await) });
-        }
         gauge!(names::SOURCE_LEASES_HELD).set(self.held.len() as f64);
-        if let Some(error) = failure {
-            return self.scan_failed(error);
+        match failure {
+            Some(error) => self.scan_failed(error),
+            None => {
+                if self.scanning.healed() {
+                    shared.health.green("take leases");
+                }
+                Ok(())
+            }
         }
-        if self.scanning.healed() {
-            shared.health.green("take leases");
-        }
-        let pause = if plan::others_work(&self.seen, |shard| self.held.contains(shard)) { failover / 5 } else { failover };
-        self.next_scan = shared.clock.now() + pause;
-        Ok(())
     }
 
     /// What the lease table looks like from here.

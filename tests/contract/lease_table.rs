@@ -6,7 +6,7 @@ use aws_sdk_dynamodb::{Client, types::AttributeValue};
 use pulsar_io_dynamodb::{
     dynamodb::lease_table::LeaseTable,
     error::Kind,
-    ports::{Checkpoint, Claim, Lease, LeaseTable as _, SequenceNumber, ShardId},
+    ports::{Checkpoint, Claim, Lease, LeaseTable as _, SequenceNumber, ShardId, StreamArn},
 };
 
 use super::item_table::{client, create};
@@ -30,6 +30,7 @@ fn new_lease() -> Lease {
         parents: vec![ShardId::new("shardId-00000001690000000000-0a1b2c3d")],
         start_at: Some(1_700_000_000_123),
         nonce: None,
+        stream: None,
     }
 }
 
@@ -157,4 +158,21 @@ async fn another_applications_table_is_refused_by_name() {
     let error = LeaseTable::new(client, name.clone()).ensure().await.expect_err("refused");
     assert_eq!(error.kind(), Kind::Configuration);
     assert!(error.to_string().contains(&name), "{error}");
+}
+
+#[tokio::test]
+async fn a_row_is_deleted_as_it_was_seen_or_not_at_all() {
+    let Some((client, name, table)) = leases("deletion").await else { return };
+    let stream = StreamArn::new("arn:aws:dynamodb:us-east-1:000000000000:table/t/stream/2026-11-21T08:00:00.000");
+    table.create(&new_lease()).await.expect("a call");
+    let taken = held(table.take(&Lease { stream: Some(stream.clone()), ..new_lease() }, "me", "nonce").await.expect("a call"));
+    assert_eq!(taken.stream, Some(stream), "a row without stream learns it");
+    let ended = held(table.checkpoint(&taken, &Checkpoint::ShardEnd).await.expect("a call"));
+    for seen in [taken, Lease { checkpoint: at("5"), ..ended.clone() }] {
+        assert!(!table.delete(&seen).await.expect("an answer"), "{seen:?}");
+    }
+    assert_eq!(table.list().await.expect("rows"), std::slice::from_ref(&ended));
+    assert!(table.delete(&ended).await.expect("an answer"));
+    assert!(table.delete(&ended).await.expect("an answer"), "also when the answer to the first one got lost");
+    assert!(client.scan().table_name(name).send().await.expect("a scan").items.unwrap_or_default().is_empty());
 }

@@ -3,7 +3,6 @@ use std::collections::HashMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::ports::SequenceNumber;
 
 const HOUR: i64 = 60 * 60 * 1000;
 const NOW: i64 = 1_700_000_000_000;
@@ -15,7 +14,7 @@ fn id(hours: i64, name: &str) -> ShardId {
 }
 
 fn shard(id: &ShardId, parent: Option<&ShardId>, closed: bool) -> Shard {
-    Shard { id: id.clone(), parent: parent.cloned(), starting: None, ending: closed.then(|| SequenceNumber::parse("9").expect("digits")) }
+    Shard { id: id.clone(), parent: parent.cloned(), closed }
 }
 
 fn leased(id: &ShardId, parent: Option<&ShardId>, checkpoint: Checkpoint) -> Lease {

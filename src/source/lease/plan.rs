@@ -122,6 +122,7 @@ mod tests {
             parents: Vec::new(),
             start_at: None,
             nonce: owner.map(|(_, nonce)| nonce.into()),
+            stream: None,
         }
     }
 

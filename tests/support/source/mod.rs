@@ -15,11 +15,14 @@ use bytes::Bytes;
 use pulsar_io_dynamodb::{
     error::{Error, Kind, Result},
     metrics::health::Health,
-    ports::{Lease, SequenceNumber, Shard, ShardId, StreamStatus},
+    ports::{Lease, SequenceNumber, Shard, ShardId, StreamArn, StreamStatus},
     source::{self, Settings, StartPosition},
 };
 use tokio::{sync::Notify, task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
+
+/// The stream that every world has.
+pub const STREAM: &str = "arn:aws:dynamodb:eu-west-1:000000000000:table/orders/stream/2026-11-21T08:00:00.000";
 
 pub use self::{stream::FakeStream, table::FakeTable, topic::FakeTopic};
 
@@ -36,11 +39,12 @@ pub enum Call {
     Renew,
     Checkpoint,
     Release,
+    Delete,
 }
 
 impl Call {
     /// Every call that can be made to fail.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::ListShards,
         Self::Children,
         Self::ShardIterator,
@@ -51,6 +55,7 @@ impl Call {
         Self::Renew,
         Self::Checkpoint,
         Self::Release,
+        Self::Delete,
     ];
 }
 
@@ -72,7 +77,6 @@ pub struct FakeShard {
     pub records: Vec<Record>,
     /// Records before this index are gone.
     pub trimmed: usize,
-    pub closed: bool,
     /// In no answer before that.
     pub hidden_until: Instant,
 }
@@ -200,8 +204,8 @@ impl World {
         let mut state = self.lock();
         state.next_shard += 1;
         let id = ShardId::new(format!("shardId-{:020}-{:08x}", state.next_shard, state.next_shard % 0xffff_ffff));
-        let shard = Shard { id: id.clone(), parent: parent.cloned(), starting: Some(number(state.next_sequence)), ending: None };
-        state.shards.insert(id.clone(), FakeShard { shard, records: Vec::new(), trimmed: 0, closed: false, hidden_until: Instant::now() });
+        let shard = Shard { id: id.clone(), parent: parent.cloned(), closed: false };
+        state.shards.insert(id.clone(), FakeShard { shard, records: Vec::new(), trimmed: 0, hidden_until: Instant::now() });
         id
     }
 
@@ -218,10 +222,7 @@ impl World {
 
     pub fn close(&self, shard: &ShardId) {
         let mut state = self.lock();
-        let ending = number(state.next_sequence);
-        let shard = state.shards.get_mut(shard).expect("a shard");
-        shard.closed = true;
-        shard.shard.ending = Some(ending);
+        state.shards.get_mut(shard).expect("a shard").shard.closed = true;
     }
 
     /// Writes records of now, of one item.
@@ -268,7 +269,7 @@ impl World {
         let mut state = self.lock();
         state.homes.insert(record.sequence, shard.clone());
         let shard = state.shards.get_mut(shard).expect("a shard");
-        assert!(!shard.closed, "no records after the end");
+        assert!(!shard.shard.closed, "no records after the end");
         shard.records.push(record);
     }
 
@@ -296,7 +297,7 @@ impl World {
         self.health = Health::default();
         self.lock().run += 1;
         let stop = CancellationToken::new();
-        let (reader, table) = (Arc::new(FakeStream(self.clone())), Arc::new(FakeTable(self.clone())));
+        let (reader, table) = (Arc::new(FakeStream(self.clone(), StreamArn::new(STREAM))), Arc::new(FakeTable(self.clone())));
         let worker = source::run(settings, reader, table, FakeTopic(self.clone()), self.health.clone(), stop.clone());
         Run { stop, task: tokio::spawn(worker) }
     }
@@ -327,7 +328,7 @@ impl World {
                 let state = self.lock();
                 let unread = state.shards.values().filter_map(|shard| {
                     let missing = shard.records[shard.trimmed..].iter().filter(|record| !state.stored.contains(&record.sequence)).count();
-                    (missing > 0).then(|| (missing, &shard.shard, shard.closed, state.rows.get(&shard.shard.id)))
+                    (missing > 0).then(|| (missing, &shard.shard, state.rows.get(&shard.shard.id)))
                 });
                 panic!(
                     "not within 10 minutes: {what}\nhealth: {:?}\nviolations: {:?}\nnot stored: {:#?}\nfaults left: {:?}\nlast calls: {:#?}",

@@ -2,14 +2,14 @@
 
 use pulsar_io_dynamodb::{
     error::{Error, Kind, Result},
-    ports::{Page, ReadFrom, Shard, ShardId, ShardPage, StreamReader},
+    ports::{Page, ReadFrom, Shard, ShardId, ShardPage, StreamArn, StreamReader},
 };
 
 use tokio::time::Instant;
 
 use super::{Call, State, World, number};
 
-pub struct FakeStream(pub World);
+pub struct FakeStream(pub World, pub StreamArn);
 
 /// Small, so that listings have pages.
 const SHARDS_IN_A_PAGE: usize = 3;
@@ -26,6 +26,10 @@ impl State {
 }
 
 impl StreamReader for FakeStream {
+    fn arn(&self) -> &StreamArn {
+        &self.1
+    }
+
     async fn list_shards(&self, after: Option<&ShardId>) -> Result<ShardPage> {
         self.0.call(Call::ListShards, after.unwrap_or(&ShardId::new(""))).await?;
         let state = self.0.lock();
@@ -37,14 +41,15 @@ impl StreamReader for FakeStream {
         Ok(ShardPage { status: state.status, shards, next })
     }
 
-    async fn children(&self, parent: &ShardId) -> Result<Option<Vec<Shard>>> {
+    async fn children(&self, parent: &ShardId) -> Result<Option<ShardPage>> {
         self.0.call(Call::Children, parent).await?;
         let state = self.0.lock();
         state.there()?;
         if !state.knows_children {
             return Ok(None);
         }
-        Ok(Some(state.visible().into_iter().filter(|shard| shard.parent.as_ref() == Some(parent)).collect()))
+        let shards = state.visible().into_iter().filter(|shard| shard.parent.as_ref() == Some(parent)).collect();
+        Ok(Some(ShardPage { status: state.status, shards, next: None }))
     }
 
     async fn shard_iterator(&self, shard: &ShardId, from: &ReadFrom) -> Result<String> {
@@ -84,7 +89,7 @@ impl StreamReader for FakeStream {
         }
         let end = there.records.len().min(index + state.page);
         // The last page of a closed shard carries its records and no iterator.
-        let next_iterator = (!there.closed || end < there.records.len()).then(|| format!("{end} {generation} full"));
+        let next_iterator = (!there.shard.closed || end < there.records.len()).then(|| format!("{end} {generation} full"));
         Ok(Page { records: there.records[index..end].iter().map(|record| record.text.clone()).collect(), next_iterator })
     }
 }

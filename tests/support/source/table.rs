@@ -62,7 +62,7 @@ impl State {
             }
             (_, Checkpoint::ShardEnd) => {
                 let all = shard.records[shard.trimmed..].iter().all(|record| stored(&record.sequence) || record.before_start);
-                (!all || !shard.closed).then_some("C2: SHARD_END before the last receipt")
+                (!all || !shard.shard.closed).then_some("C2: SHARD_END before the last receipt")
             }
             _ => Some("C2: a sentinel as checkpoint"),
         };
@@ -124,5 +124,20 @@ impl LeaseTable for FakeTable {
             row.nonce = None;
         })
         .await
+    }
+
+    async fn delete(&self, seen: &Lease) -> Result<bool> {
+        let lost_reply = self.0.call(Call::Delete, &seen.shard).await?;
+        {
+            let mut state = self.0.lock();
+            match state.rows.get(&seen.shard) {
+                Some(row) if row.counter != seen.counter || row.checkpoint != seen.checkpoint => return Ok(false),
+                _ => state.rows.remove(&seen.shard),
+            };
+        }
+        if lost_reply {
+            return Err(Error::new(Kind::Unavailable, format!("delete {}", seen.shard), "scripted: the reply is lost"));
+        }
+        Ok(true)
     }
 }

@@ -1,5 +1,6 @@
-//! Fakes, scripted by name.
+//! Fakes, scripted by name; and the Java connector's own classes.
 
+pub mod java;
 pub mod sink;
 pub mod source;
 #[allow(dead_code, reason = "the benchmark and each test need a part of it")]

@@ -2,6 +2,7 @@
 
 mod cli;
 mod item_table;
+mod kcl;
 mod lease_table;
 mod metrics;
 mod pulsar;

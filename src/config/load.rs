@@ -14,9 +14,10 @@ use serde_json::{Map, Value};
 
 use super::{
     HOST_FIELDS,
+    alias::{Aliases, Named, unknown},
     sink::SinkKeys,
     source::SourceKeys,
-    validate::{Problems, suggestion},
+    validate::Problems,
 };
 use crate::error::{Error, Kind, Result};
 
@@ -51,31 +52,40 @@ pub fn read(path: &Path) -> Result<Document> {
 pub fn top<T: DeserializeOwned + JsonSchema>(document: &Document, problems: &mut Problems) -> T {
     let mut fields = document.top.clone();
     fields.retain(|name, _| name != "configs" && name != "secrets" && !HOST_FIELDS.contains(&name.as_str()));
-    typed(fields, "", problems)
+    typed(Named::from(fields), "", problems)
 }
 
-/// Reads the keys below `configs`. A value of `secrets` overrides the plain one of the same name, the environment overrides both.
+/// Reads the keys below `configs`, by their own names or by `aliases`. A value of `secrets` overrides the plain one of the same name, the
+/// environment overrides both.
 pub fn configs<T: DeserializeOwned + JsonSchema>(
     document: &Document,
     environment: &BTreeMap<String, String>,
+    aliases: &Aliases,
     problems: &mut Problems,
 ) -> T {
-    let mut keys = object(document.top.get("configs"), "configs", problems);
-    for (name, secret) in object(document.top.get("secrets"), "secrets", problems) {
-        match secret {
-            Value::String(_) => drop(keys.insert(name, secret)),
-            // Not shown: it is a secret.
-            _ => problems
-                .add(format!("secrets.{name}"), "has to be text here; references to a secret store are resolved by the host that knows it"),
+    let schemas = properties::<T>();
+    let plain = object(document.top.get("configs"), "configs", problems);
+    let mut keys = aliases.own_names(plain, &schemas, true, "configs.", problems);
+    let mut secrets = object(document.top.get("secrets"), "secrets", problems);
+    secrets.retain(|name, secret| {
+        // Not shown: it is a secret.
+        const TEXT: &str = "has to be text here; references to a secret store are resolved by the host that knows it";
+        problems.require(secret.is_string(), &format!("secrets.{name}"), TEXT);
+        secret.is_string()
+    });
+    for (name, secret) in &mut secrets {
+        if let Some(schema) = schemas.get(name) {
+            *secret = as_expected(secret.take(), schema);
         }
     }
+    keys.overlay(aliases.own_names(secrets, &schemas, false, "secrets.", problems));
     let known: BTreeMap<String, String> = properties::<T>().into_keys().map(|name| (variable(&name), name)).collect();
     // One environment may serve both workers.
     let others: BTreeSet<String> =
         properties::<SourceKeys>().into_keys().chain(properties::<SinkKeys>().into_keys()).map(|name| self::variable(&name)).collect();
     for (variable, value) in environment.iter().filter(|(variable, _)| variable.starts_with(ENVIRONMENT_PREFIX)) {
         match known.get(variable) {
-            Some(name) => drop(keys.insert(name.clone(), Value::String(value.clone()))),
+            Some(name) => drop(keys.keys.insert(name.clone(), Value::String(value.clone()))),
             None if OTHER_VARIABLES.contains(&variable.as_str()) || others.contains(variable) || is_kubernetes(variable) => {}
             None => problems.add(variable, unknown(variable, known.keys().map(String::as_str))),
         }
@@ -100,10 +110,15 @@ fn object(value: Option<&Value>, name: &str, problems: &mut Problems) -> Map<Str
     }
 }
 
-fn typed<T: DeserializeOwned + JsonSchema>(values: Map<String, Value>, prefix: &str, problems: &mut Problems) -> T {
+/// Reads the keys of a mapping inside the configuration. `prefix` is where it is, for messages: `configs.awsRoleSource.`.
+pub fn mapping<T: DeserializeOwned + JsonSchema>(keys: Map<String, Value>, prefix: &str, problems: &mut Problems) -> T {
+    typed(Named::from(keys), prefix, problems)
+}
+
+fn typed<T: DeserializeOwned + JsonSchema>(mut values: Named, prefix: &str, problems: &mut Problems) -> T {
     let known = properties::<T>();
     let mut good = Map::new();
-    for (name, value) in values {
+    for (name, value) in std::mem::take(&mut values.keys) {
         let Some(schema) = known.get(&name) else {
             problems.add(format!("{prefix}{name}"), unknown(&name, known.keys().map(String::as_str)));
             continue;
@@ -115,7 +130,7 @@ fn typed<T: DeserializeOwned + JsonSchema>(values: Map<String, Value>, prefix: &
         match serde_json::from_value::<T>(Value::Object(Map::from_iter([(name.clone(), value.clone())]))) {
             Ok(_) => drop(good.insert(name, value)),
             Err(error) => {
-                problems.add(format!("{prefix}{name}"), wrong(&value, schema, &error));
+                problems.add(format!("{prefix}{}", values.shown(&name)), wrong(&value, schema, &error));
             }
         }
     }
@@ -125,12 +140,14 @@ fn typed<T: DeserializeOwned + JsonSchema>(values: Map<String, Value>, prefix: &
     })
 }
 
-/// As the Java connector's reader does: a number or a boolean may be given as text, and text as a number or boolean.
+/// As the Java connector's reader does: a number or a boolean may be given as text, and text as a number or boolean. So may a mapping, as
+/// JSON: secrets and the environment are nothing but text.
 fn as_expected(value: Value, schema: &Value) -> Value {
     let expects = |kind: &str| allows(schema, kind);
     match &value {
         Value::String(text) if expects("integer") => text.trim().parse::<i64>().map_or(value, Value::from),
         Value::String(text) if expects("boolean") => text.trim().to_ascii_lowercase().parse::<bool>().map_or(value, Value::from),
+        Value::String(text) if expects("object") => serde_json::from_str(text).ok().filter(Value::is_object).unwrap_or(value),
         Value::Number(number) if expects("string") => Value::String(number.to_string()),
         Value::Bool(boolean) if expects("string") => Value::String(boolean.to_string()),
         _ => value,
@@ -148,7 +165,7 @@ fn allows(schema: &Value, kind: &str) -> bool {
 /// What to write instead of what is there. A secret is not shown.
 fn wrong(value: &Value, schema: &Value, error: &serde_json::Error) -> String {
     if schema.get("writeOnly").is_some() {
-        return "has to be text".into();
+        return if allows(schema, "object") { "has to be a mapping of keys to values" } else { "has to be text" }.into();
     }
     let wanted = match () {
         () if allows(schema, "integer") => "a whole number, 0 or more",
@@ -171,13 +188,6 @@ pub fn properties<T: JsonSchema>() -> BTreeMap<String, Value> {
     let schema = schemars::schema_for!(T).to_value();
     let properties = schema["properties"].as_object().cloned().unwrap_or_default();
     properties.into_iter().collect()
-}
-
-fn unknown<'k>(name: &str, known: impl Iterator<Item = &'k str>) -> String {
-    match suggestion(name, known) {
-        Some(meant) => format!("there is no such key; did you mean {meant}?"),
-        None => "there is no such key; the reference lists all".into(),
-    }
 }
 
 /// `awsRegion` → `PULSAR_IO_DYNAMODB_AWS_REGION`.

@@ -4,6 +4,7 @@
 //! fields at the top, this connector's keys below `configs`. [`load`] reads it and collects every problem; [`source`] and [`sink`] say which
 //! keys there are (their doc comments are the reference) and turn them into the workers' settings.
 
+pub mod alias;
 pub mod aws;
 pub mod load;
 pub mod pulsar;

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{
     HOST_FIELDS, load,
-    sink::{SinkFields, SinkKeys},
+    sink::{SinkFields, SinkKeys, aliases::ALIASES},
     source::{SourceFields, SourceKeys},
 };
 
@@ -28,6 +28,11 @@ const DEVIATIONS: &[(&str, &str, &str)] = &[
         "`awsCredentialPluginParam`",
         "not needed for the default chain; static keys may have a `sessionToken`, roles an `externalId`",
         "the Java connector's page promises the first and cannot do the others",
+    ),
+    (
+        "`STSAssumeRoleProviderPlugin`",
+        "asks the STS of `awsRegion`, or of `awsStsRegion` or `awsStsEndpoint`",
+        "the Java connector asks that of the environment's region, whatever `awsRegion` is",
     ),
     (
         "`initialPositionInStream: LATEST`",
@@ -71,6 +76,17 @@ pub fn markdown() -> String {
     section::<SourceKeys>(&mut page, "Source: keys below `configs`", "");
     section::<SinkFields>(&mut page, "Sink: Pulsar's fields", "");
     section::<SinkKeys>(&mut page, "Sink: keys below `configs`", "");
+    page += "\n## Sink: the names that Flink and RisingWave have for the keys\n\n\
+             Taken as well, also below `secrets`, flat (`aws.region: x`) or as mappings (`aws: {region: x}`). One of several names for a key may be given. \
+             `aws.credentials.role.provider.X` is the key of `aws.credentials.X` in `awsRoleSource`, to any depth; `aws.credentials.provider.X` is \
+             `aws.credentials.X`.\n\n| name | key |\n|---|---|\n";
+    for (name, key) in ALIASES.names {
+        let _ = writeln!(page, "| `{name}` | `{key}` |");
+    }
+    page += "\n| name | instead |\n|---|---|\n";
+    for (name, text) in ALIASES.instead {
+        let _ = writeln!(page, "| `{name}` | {text} |");
+    }
     let others = HOST_FIELDS.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
     page += &format!("\nPulsar's other fields are accepted and have no effect in the standalone host: {others}.\n");
 
@@ -97,7 +113,19 @@ pub fn source_schema() -> Value {
 
 /// The JSON schema of a sink's file.
 pub fn sink_schema() -> Value {
-    schema::<SinkFields, SinkKeys>("A DynamoDB sink")
+    let mut schema = schema::<SinkFields, SinkKeys>("A DynamoDB sink");
+    let configs = &mut schema["properties"]["configs"];
+    for (name, key) in ALIASES.names {
+        configs["properties"][name] = json!({"description": format!("Another system's name of {key}.")});
+        // Or as mappings.
+        if let Some((first, _)) = name.split_once('.') {
+            configs["properties"][first] = json!({"type": "object"});
+        }
+    }
+    for family in ALIASES.families {
+        configs["patternProperties"][format!("^{}", family.prefix.replace('.', "\\."))] = json!(true);
+    }
+    schema
 }
 
 fn schema<Fields: JsonSchema, Keys: JsonSchema>(title: &str) -> Value {

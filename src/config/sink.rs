@@ -1,5 +1,7 @@
 //! The sink's keys.
 
+pub mod aliases;
+
 use std::{collections::BTreeMap, time::Duration};
 
 use schemars::JsonSchema;
@@ -157,7 +159,7 @@ pub struct Sink {
 pub fn check(document: &Document, environment: &BTreeMap<String, String>) -> Result<Sink> {
     let mut problems = Problems::default();
     let fields: SinkFields = load::top(document, &mut problems);
-    let keys: SinkKeys = load::configs(document, environment, &mut problems);
+    let keys: SinkKeys = load::configs(document, environment, &aliases::ALIASES, &mut problems);
 
     let name = required(fields.name.clone(), "name", &mut problems);
     let topics = topics(&fields, &mut problems);

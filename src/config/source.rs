@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     ProcessingGuarantees,
+    alias::Aliases,
     aws::AwsKeys,
     load::{self, Document},
     validate::{Problems, full_topic_name},
@@ -121,7 +122,7 @@ pub(super) const DRAIN_TIMEOUT: Duration = Duration::from_secs(8);
 pub fn check(document: &Document, environment: &BTreeMap<String, String>) -> Result<Source> {
     let mut problems = Problems::default();
     let fields: SourceFields = load::top(document, &mut problems);
-    let keys: SourceKeys = load::configs(document, environment, &mut problems);
+    let keys: SourceKeys = load::configs(document, environment, &Aliases::default(), &mut problems);
 
     let name = required(fields.name, "name", &mut problems);
     let topic = required(fields.topic_name, "topicName", &mut problems);
@@ -143,7 +144,8 @@ pub fn check(document: &Document, environment: &BTreeMap<String, String>) -> Res
     problems.require((1..=1_000_000).contains(&keys.receive_queue_size), "configs.receiveQueueSize", "has to be from 1 to 1000000");
     problems.require(keys.backoff_time >= 1, "configs.backoffTime", "has to be at least 1 (milliseconds)");
     let start = start_position(keys.initial_position_in_stream, keys.start_at_time.as_deref(), &mut problems);
-    let aws = keys.aws.settings(&mut problems);
+    let mut aws = keys.aws.settings(&mut problems);
+    aws.region = region(aws.region, &stream, not_blank(keys.aws_endpoint.clone()).is_some(), &mut problems);
     problems.into_result(&document.name)?;
 
     let tenant = fields.tenant.unwrap_or_else(|| "public".into());
@@ -196,6 +198,22 @@ pub(super) fn endpoint(value: &Option<String>, key: &str, problems: &mut Problem
 pub(super) fn table_name(name: &str, key: &str, problems: &mut Problems) {
     let legal = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte)) && (3..=255).contains(&name.len());
     problems.require(legal, key, format!("{name:?} is no table name: 3 to 255 of letters, digits, '_', '-' and '.'"));
+}
+
+/// The region that the stream is in, unless the endpoint is another than the region's: emulators have regions of their own.
+fn region(given: Option<String>, stream: &str, own_endpoint: bool, problems: &mut Problems) -> Option<String> {
+    let of_arn = stream.strip_prefix("arn:").and_then(|rest| rest.split(':').nth(2)).filter(|region| !region.is_empty());
+    match (given, of_arn) {
+        (Some(given), Some(of_arn)) if given != of_arn && !own_endpoint => {
+            problems.add(
+                "configs.awsRegion",
+                format!("is {given}, but awsDynamodbStreamArn is in {of_arn}: leave one of them out, or correct it"),
+            );
+            Some(given)
+        }
+        (Some(given), _) => Some(given),
+        (None, of_arn) => of_arn.map(str::to_owned),
+    }
 }
 
 fn start_position(position: InitialPosition, start_at_time: Option<&str>, problems: &mut Problems) -> StartPosition {
@@ -279,6 +297,18 @@ mod tests {
         assert_eq!(source.settings.checkpoint_interval, Duration::from_millis(250));
         assert_eq!(source.settings.backoff, Duration::from_millis(10));
         assert!(!format!("{source:?}").contains("hush"), "a secret shows in Debug");
+    }
+
+    #[test]
+    fn the_region_is_the_streams_and_a_contradiction_is_told() {
+        const ARN: &str = "arn:aws:dynamodb:eu-north-1:1:table/t/stream/s";
+        let region = |configs: serde_json::Value| checked(configs).map(|source| source.aws.region);
+        assert_eq!(region(json!({"awsDynamodbStreamArn": ARN})).expect("complete").as_deref(), Some("eu-north-1"));
+        assert_eq!(region(json!({"awsDynamodbStreamArn": "table:t"})).expect("complete"), None);
+        let error = region(json!({"awsDynamodbStreamArn": ARN, "awsRegion": "eu-west-1"})).expect_err("a contradiction");
+        assert!(error.to_string().contains("configs.awsRegion: is eu-west-1, but awsDynamodbStreamArn is in eu-north-1"), "{error}");
+        let local = json!({"awsDynamodbStreamArn": "arn:aws:dynamodb:ddblocal:0:table/t/stream/s", "awsRegion": "eu-west-1", "awsEndpoint": "http://l"});
+        assert_eq!(region(local).expect("an emulator").as_deref(), Some("eu-west-1"));
     }
 
     #[test]

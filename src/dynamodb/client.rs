@@ -1,38 +1,48 @@
 //! The AWS clients: one HTTP client, one set of credentials.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use aws_config::{BehaviorVersion, Region, retry::RetryConfig, timeout::TimeoutConfig};
-use aws_smithy_http_client::{
-    Builder,
-    tls::{Provider, rustls_provider::CryptoMode},
-};
+use aws_config::{BehaviorVersion, Region, identity::IdentityCache, retry::RetryConfig, timeout::TimeoutConfig};
+use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
 use aws_types::SdkConfig;
 
-use super::{credentials::Credentials, stream_reader::keep_pages};
+use super::{
+    credentials::Credentials,
+    http,
+    kept::{self, Kept},
+    stream_reader::keep_pages,
+};
 use crate::error::{Error, Kind, Result};
 
-/// Where AWS is and who we are to it.
+/// Where AWS is, how it is called and who we are to it.
 #[derive(Debug, Clone, Default)]
 pub struct Settings {
     /// Without one, the region of the environment or the profile.
     pub region: Option<String>,
     pub credentials: Credentials,
+    pub http: http::Settings,
 }
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// Long: what timed out may still be written, and a write that lands late can overtake a newer one.
-const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(20);
+/// Of one answer of STS. It is small, and a worker may be waiting.
+const STS_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Loads the configuration that all clients share. Calls no service yet.
 ///
-/// The SDK's own retries are off: the stages own theirs, where they can keep order, slow down and tell the operator.
+/// The SDK's own retries are off: the stages own theirs, where they can keep order, slow down and tell the operator. So is its cache of
+/// credentials: see [`kept`].
 pub async fn load(settings: &Settings) -> Result<SdkConfig> {
-    let http_client = Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https();
+    let http_client = http::client(&settings.http)?;
+    let (connect, read) = (settings.http.connect_timeout, settings.http.read_timeout);
+    // An attempt may begin with asking for credentials.
+    let timeouts = TimeoutConfig::builder()
+        .connect_timeout(connect)
+        .read_timeout(read)
+        .operation_attempt_timeout(connect.saturating_add(read).saturating_add(kept::LIMIT));
     let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
-        .http_client(http_client)
+        .http_client(http_client.clone())
+        .identity_cache(IdentityCache::no_cache())
         .retry_config(RetryConfig::disabled())
-        .timeout_config(TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).operation_attempt_timeout(ATTEMPT_TIMEOUT).build());
+        .timeout_config(timeouts.build());
     if let Some(region) = &settings.region {
         loader = loader.region(Region::new(region.clone()));
     }
@@ -41,10 +51,18 @@ pub async fn load(settings: &Settings) -> Result<SdkConfig> {
         let why = "no region: set awsRegion, the variable AWS_REGION, or a region in the profile";
         return Err(Error::new(Kind::Configuration, "set up the AWS clients", why));
     }
-    match settings.credentials.provider(&config).await {
-        Some(provider) => Ok(config.into_builder().credentials_provider(provider).build()),
-        None => Ok(config),
-    }
+    // Nobody else tries again for a session.
+    let mut asking = config.to_builder();
+    asking.set_retry_config(Some(RetryConfig::standard()));
+    asking.set_timeout_config(Some(TimeoutConfig::builder().connect_timeout(connect).operation_attempt_timeout(STS_TIMEOUT).build()));
+    asking.set_identity_cache(Some(IdentityCache::lazy().build()));
+    let kept = Arc::new(Kept::new(settings.credentials.clone(), asking.build()));
+    let http_client = http::watched(http_client, kept.clone());
+    Ok(config
+        .into_builder()
+        .credentials_provider(SharedCredentialsProvider::from(kept as Arc<dyn ProvideCredentials>))
+        .http_client(http_client)
+        .build())
 }
 
 /// A client for tables. `endpoint` overrides the standard one and the `AWS_ENDPOINT_URL` variables.

@@ -92,7 +92,7 @@ fn of_code(code: &str, status: u16) -> Kind {
 }
 
 /// The whole chain of causes, each part once: "dispatch failure: io error: … : Connection refused".
-fn chain(error: &(dyn StdError + 'static)) -> String {
+pub(super) fn chain(error: &(dyn StdError + 'static)) -> String {
     let mut text = error.to_string();
     for cause in causes(error).skip(1) {
         let cause = cause.to_string();

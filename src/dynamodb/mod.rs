@@ -4,6 +4,8 @@ pub mod attribute;
 pub mod client;
 pub mod credentials;
 pub mod failure;
+pub mod http;
 pub mod item_table;
+mod kept;
 pub mod lease_table;
 pub mod stream_reader;

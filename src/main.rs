@@ -8,7 +8,7 @@ use pulsar_io_dynamodb::{
     config::{self, load, pulsar::Given, reference},
     error::{Error, Result},
     host::standalone,
-    metrics::names,
+    metrics::page,
     pulsar::{LOG_TARGET, client::Token},
     supervisor::{EXIT_USAGE, exit_code},
 };
@@ -76,7 +76,7 @@ fn check_file(check: &Check, environment: &BTreeMap<String, String>) -> Result<E
 
 fn schema(wanted: &ConfigSchema) -> String {
     if wanted.metrics {
-        return names::markdown();
+        return page::markdown();
     }
     if wanted.markdown {
         return reference::markdown();

@@ -58,8 +58,8 @@ const DEVIATIONS: &[(&str, &str, &str)] = &[
     ("unknown keys", "are refused with a suggestion", "as the Java connector does, but all at once"),
     (
         "CloudWatch",
-        "no metrics are sent by this version, and `cloudwatchEndpoint` has no effect",
-        "Prometheus metrics are there; the others follow",
+        "off unless `cloudwatchMetrics` says `summary` or `detailed`; the dimension `ShardId` only with `cloudwatchShardId`",
+        "the Java connector's cannot be switched off, need a permission, and cost about ten new metrics for each shard six times a day",
     ),
 ];
 

@@ -17,6 +17,7 @@ use super::{
 use crate::{
     dynamodb::client,
     error::Result,
+    metrics::kcl,
     source::{Settings, StartPosition, clock},
 };
 
@@ -48,6 +49,27 @@ pub enum InitialPosition {
     TrimHorizon,
 }
 
+/// How much goes to CloudWatch.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum CloudwatchMetrics {
+    #[default]
+    #[serde(rename = "off")]
+    Off,
+    #[serde(rename = "summary")]
+    Summary,
+    #[serde(rename = "detailed")]
+    Detailed,
+}
+
+/// `off` is a boolean to some readers of YAML, and so it may come as one.
+fn cloudwatch_level<'de, D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<CloudwatchMetrics, D::Error> {
+    match serde_json::Value::deserialize(deserializer)? {
+        serde_json::Value::Bool(false) => Ok(CloudwatchMetrics::Off),
+        serde_json::Value::Bool(true) => Ok(CloudwatchMetrics::Summary),
+        other => serde_json::from_value(other).map_err(serde::de::Error::custom),
+    }
+}
+
 /// Keys of the source below `configs`.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
@@ -60,8 +82,16 @@ pub struct SourceKeys {
     pub aws_endpoint: Option<String>,
     /// URL of DynamoDB (the lease table), instead of the region's own.
     pub dynamo_endpoint: Option<String>,
-    /// URL of CloudWatch, instead of the region's own. This version sends no CloudWatch metrics.
+    /// URL of CloudWatch, instead of the region's own. Has no effect while `cloudwatchMetrics` is `off`.
     pub cloudwatch_endpoint: Option<String>,
+    /// Metrics under the Java connector's names, in the namespace `applicationName`: `off`, `summary` (what alarms are made of), or `detailed`
+    /// (also the duration and success of each kind of call). `true` is taken for `summary`, `false` for `off`. CloudWatch charges for each
+    /// metric, and the credentials need `cloudwatch:PutMetricData`.
+    #[serde(deserialize_with = "cloudwatch_level")]
+    pub cloudwatch_metrics: CloudwatchMetrics,
+    /// Whether CloudWatch metrics about one shard have the dimension `ShardId`, as the Java connector's have. A shard lives about four hours, so
+    /// each shard makes about ten new metrics to pay for six times a day.
+    pub cloudwatch_shard_id: bool,
     /// The name of the lease table, and so of the application. One stream for each name.
     pub application_name: String,
     /// Where shards without a lease are read from: `LATEST` (what is written from the first start on), `TRIM_HORIZON` (all that the
@@ -89,6 +119,8 @@ impl Default for SourceKeys {
             aws_endpoint: None,
             dynamo_endpoint: None,
             cloudwatch_endpoint: None,
+            cloudwatch_metrics: CloudwatchMetrics::Off,
+            cloudwatch_shard_id: false,
             application_name: "pulsar-dynamodb".into(),
             initial_position_in_stream: InitialPosition::Latest,
             start_at_time: None,
@@ -111,6 +143,8 @@ pub struct Source {
     pub lease_table: String,
     pub streams_endpoint: Option<String>,
     pub dynamodb_endpoint: Option<String>,
+    /// `None`: nothing goes to CloudWatch.
+    pub cloudwatch: Option<kcl::Settings>,
 }
 
 /// KCL's `failoverTimeMillis` in the Java connector: the same while both share a table.
@@ -123,6 +157,7 @@ pub fn check(document: &Document, environment: &BTreeMap<String, String>) -> Res
     let mut problems = Problems::default();
     let fields: SourceFields = load::top(document, &mut problems);
     let keys: SourceKeys = load::configs(document, environment, &Aliases::default(), &mut problems);
+    let cloudwatch = cloudwatch(&keys, &mut problems);
 
     let name = required(fields.name, "name", &mut problems);
     let topic = required(fields.topic_name, "topicName", &mut problems);
@@ -167,6 +202,22 @@ pub fn check(document: &Document, environment: &BTreeMap<String, String>) -> Res
         lease_table: keys.application_name,
         streams_endpoint: not_blank(keys.aws_endpoint),
         dynamodb_endpoint: not_blank(keys.dynamo_endpoint),
+        cloudwatch,
+    })
+}
+
+fn cloudwatch(keys: &SourceKeys, problems: &mut Problems) -> Option<kcl::Settings> {
+    let level = match keys.cloudwatch_metrics {
+        CloudwatchMetrics::Off => return None,
+        CloudwatchMetrics::Summary => kcl::Level::Summary,
+        CloudwatchMetrics::Detailed => kcl::Level::Detailed,
+    };
+    problems.require(cfg!(feature = "cloudwatch"), "configs.cloudwatchMetrics", "this program was built without CloudWatch: write off");
+    Some(kcl::Settings {
+        namespace: keys.application_name.clone(),
+        level,
+        shard_id: keys.cloudwatch_shard_id,
+        endpoint: not_blank(keys.cloudwatch_endpoint.clone()),
     })
 }
 
@@ -312,6 +363,22 @@ mod tests {
     }
 
     #[test]
+    fn w24_cloudwatch_costs_nothing_unless_it_is_asked_for() {
+        let level = |value| with("cloudwatchMetrics", value).expect("good").cloudwatch.map(|settings| settings.level);
+        assert_eq!(checked(json!({"awsDynamodbStreamArn": "table:orders"})).expect("complete").cloudwatch, None);
+        assert_eq!((level(json!("off")), level(json!(false))), (None, None));
+        assert_eq!((level(json!("summary")), level(json!(true))), (Some(kcl::Level::Summary), Some(kcl::Level::Summary)));
+        assert_eq!(level(json!("detailed")), Some(kcl::Level::Detailed));
+        let all = json!({
+            "awsDynamodbStreamArn": "table:orders", "applicationName": "orders-app", "cloudwatchMetrics": "detailed",
+            "cloudwatchShardId": true, "cloudwatchEndpoint": "http://localhost:1",
+        });
+        let settings = checked(all).expect("complete").cloudwatch.expect("on");
+        assert_eq!((settings.namespace.as_str(), settings.shard_id), ("orders-app", true));
+        assert_eq!(settings.endpoint.as_deref(), Some("http://localhost:1"));
+    }
+
+    #[test]
     fn each_wrong_value_names_its_key_and_what_to_write() {
         for (key, value, expected) in [
             ("awsRegion", json!(["a"]), "a list has to be text"),
@@ -321,6 +388,9 @@ mod tests {
             ("cloudwatchEndpoint", json!("x"), "http://host:port"),
             ("applicationName", json!("my app"), "table name"),
             ("initialPositionInStream", json!("latest"), "`LATEST`"),
+            ("cloudwatchMetrics", json!("on"), "`summary`"),
+            ("cloudwatchMetrics", json!(3), "invalid type"),
+            ("cloudwatchShardId", json!("x"), "true or false"),
             ("checkpointInterval", json!("soon"), "\"soon\" has to be a whole number"),
             ("checkpointInterval", json!(-1), "-1 has to be a whole number, 0 or more"),
             ("backoffTime", json!(0), "at least 1"),

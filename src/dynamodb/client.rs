@@ -4,7 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use aws_config::{BehaviorVersion, Region, identity::IdentityCache, retry::RetryConfig, timeout::TimeoutConfig};
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
-use aws_types::SdkConfig;
+/// What all clients share: region, credentials, HTTP client, time-outs.
+pub use aws_types::SdkConfig;
 
 use super::{
     credentials::Credentials,

@@ -14,7 +14,13 @@ use crate::{
         stream_reader::{self, StreamReader},
     },
     error::{Error, Kind, Result},
-    metrics::{self, health::Health, http},
+    metrics::{
+        self,
+        fork::Other,
+        health::Health,
+        http,
+        kcl::{self, Accumulator},
+    },
     pulsar::{
         client::{Settings as PulsarSettings, connect},
         inbox::{SubscriptionType, TopicInbox},
@@ -29,7 +35,9 @@ const LANES_LIMIT: Duration = Duration::from_secs(3);
 
 /// Runs a source until it is stopped or cannot go on.
 pub fn source(configured: Source, pulsar: PulsarSettings, http_address: Option<SocketAddr>) -> Result<ExitCode> {
-    host(http_address, async move |health: Health, stop: CancellationToken| {
+    let cloudwatch = configured.cloudwatch.clone().map(|settings| (Accumulator::new(settings.clone()), settings));
+    let recorded = cloudwatch.clone().map(|(accumulator, _)| Arc::new(accumulator) as _);
+    host(http_address, recorded, async move |health: Health, stop: CancellationToken| {
         let ready = async {
             let aws = client::load(&configured.aws).await?;
             let dynamodb = client::dynamodb(&aws, configured.dynamodb_endpoint.as_deref());
@@ -38,15 +46,40 @@ pub fn source(configured: Source, pulsar: PulsarSettings, http_address: Option<S
             let reader = StreamReader::new(client::streams(&aws, configured.streams_endpoint.as_deref()), stream);
             let leases = LeaseTable::new(dynamodb, configured.lease_table.clone());
             let pulsar = connect(&pulsar, &health).await?;
-            Ok((reader, leases, TopicPublisher::open(pulsar, &configured.topic, health.clone()).await?))
+            Ok((aws, reader, leases, TopicPublisher::open(pulsar, &configured.topic, health.clone()).await?))
         };
         // Getting ready can wait for long, for Pulsar say, and has to stop when it is told to.
         let Some(ready) = stop.run_until_cancelled(ready).await else { return Ok(()) };
-        let (reader, leases, (publisher, lanes)) = ready?;
-        let outcome = source::run(configured.settings, Arc::new(reader), Arc::new(leases), publisher, health, stop).await;
-        finish(lanes).await;
-        outcome
+        let (aws, reader, leases, (publisher, lanes)) = ready?;
+        let working = async {
+            let outcome = source::run(configured.settings, Arc::new(reader), Arc::new(leases), publisher, health.clone(), stop).await;
+            finish(lanes).await;
+            outcome
+        };
+        measured(working, cloudwatch, &aws, &health).await
     })
+}
+
+/// Runs a worker and, beside it, the metrics to CloudWatch; what is left of them goes when the worker has ended.
+async fn measured<T>(
+    working: impl Future<Output = T>,
+    cloudwatch: Option<(Accumulator, kcl::Settings)>,
+    aws: &client::SdkConfig,
+    health: &Health,
+) -> T {
+    #[cfg(feature = "cloudwatch")]
+    if let Some((accumulator, settings)) = cloudwatch {
+        let mut exporter = metrics::cloudwatch::Exporter::new(aws, &settings, accumulator, health.clone());
+        let outcome = tokio::select! {
+            outcome = working => outcome,
+            never = exporter.run() => match never {},
+        };
+        exporter.finish().await;
+        return outcome;
+    }
+    #[cfg(not(feature = "cloudwatch"))]
+    let _ = (cloudwatch, aws, health);
+    working.await
 }
 
 /// Waits for the publisher's end, but not for a broker that is gone: the worker has settled what it waits for.
@@ -58,7 +91,7 @@ async fn finish(lanes: Lanes) {
 
 /// Runs a sink until it is stopped or cannot go on.
 pub fn sink(configured: Sink, pulsar: PulsarSettings, http_address: Option<SocketAddr>) -> Result<ExitCode> {
-    host(http_address, async move |health: Health, stop: CancellationToken| {
+    host(http_address, None, async move |health: Health, stop: CancellationToken| {
         let ready = async {
             let aws = client::load(&configured.aws).await?;
             let dynamodb = client::dynamodb(&aws, configured.dynamodb_endpoint.as_deref());
@@ -89,9 +122,15 @@ pub fn sink(configured: Sink, pulsar: PulsarSettings, http_address: Option<Socke
 }
 
 /// What every worker has around it: metrics, health, signals. The address is bound before any work starts.
-fn host(http_address: Option<SocketAddr>, worker: impl AsyncFnOnce(Health, CancellationToken) -> Result<()>) -> Result<ExitCode> {
+///
+/// `recorded`: a second exporter of what is recorded.
+fn host(
+    http_address: Option<SocketAddr>,
+    recorded: Option<Arc<dyn Other>>,
+    worker: impl AsyncFnOnce(Health, CancellationToken) -> Result<()>,
+) -> Result<ExitCode> {
     let health = Health::default();
-    let metrics = metrics::install(&health, None)?;
+    let metrics = metrics::install(&health, recorded)?;
     let runtime = Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Error::new(Kind::Fatal, "start the runtime", error))?;
     runtime.block_on(async {

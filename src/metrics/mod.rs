@@ -1,11 +1,15 @@
 //! What the worker tells about itself: the stages record through the `metrics` facade, under the names of [`names`]; [`fork`] hands it to
-//! [`prometheus`]; [`shards`] and [`health`] know what has to be worked out when somebody asks; [`http`] answers.
+//! [`prometheus`] and, as [`kcl`] translates it, to CloudWatch; [`shards`] and [`health`] know what has to be worked out when somebody asks; [`http`] answers.
 
 pub mod calls;
+#[cfg(feature = "cloudwatch")]
+pub mod cloudwatch;
 pub mod fork;
 pub mod health;
 pub mod http;
+pub mod kcl;
 pub mod names;
+pub mod page;
 pub mod process;
 pub mod prometheus;
 pub mod shards;

@@ -1,7 +1,5 @@
 //! Every metric's name, once. `_total` counts up, `_seconds` and `_bytes` are units, everything else is a gauge.
 
-use std::fmt::Write as _;
-
 use metrics::{describe_counter, describe_gauge, describe_histogram};
 
 macro_rules! names {
@@ -41,26 +39,6 @@ pub fn meaning(name: &str) -> &'static str {
     ALL.iter().find(|metric| metric.name == name).map_or("", |metric| metric.meaning)
 }
 
-/// `docs/metrics.md`.
-pub fn markdown() -> String {
-    let mut page = String::from(
-        "# Metrics\n\n\
-         Generated from the code by `pulsar-io-dynamodb config-schema --metrics`; do not edit.\n\n\
-         `--http-address HOST:PORT` serves\n\n\
-         - `/metrics`: what is listed here, as Prometheus text;\n\
-         - `/healthz`: 200, or 503 with a line for each reason why the worker makes no progress;\n\
-         - `/status`: the same reasons and, for a source, each shard with its lag and what waits, as JSON.\n",
-    );
-    for (title, prefix) in [("Source", "dynamodb_source_"), ("Sink", "dynamodb_sink_"), ("Both", "")] {
-        let of_other = |name: &str| prefix.is_empty() && (name.starts_with("dynamodb_source_") || name.starts_with("dynamodb_sink_"));
-        let _ = write!(page, "\n## {title}\n\n| name | type | meaning |\n|---|---|---|\n");
-        for metric in ALL.iter().filter(|metric| metric.name.starts_with(prefix) && !of_other(metric.name)) {
-            let _ = writeln!(page, "| `{}` | {} | {} |", metric.name, metric.kind(), metric.meaning);
-        }
-    }
-    page
-}
-
 names! {
     describe_counter SOURCE_RECORDS = "dynamodb_source_records_total": "Records read from the stream.";
     describe_counter SOURCE_RECORD_BYTES = "dynamodb_source_record_bytes_total": "Bytes of records read from the stream, as JSON text.";
@@ -86,6 +64,7 @@ names! {
     describe_gauge SOURCE_CHECKPOINT_AGE = "dynamodb_source_checkpoint_age_seconds": "How long records are acknowledged that no checkpoint covers; they come again after a crash. The worst of all shards.";
     describe_histogram SOURCE_PUBLISH_SECONDS = "dynamodb_source_publish_seconds": "Time from handing a record to the publisher to its receipt.";
     describe_histogram SOURCE_PAGE_SECONDS = "dynamodb_source_page_seconds": "Time from calling for a page to handing its last record to the publisher.";
+    describe_histogram SOURCE_HAND_ON_SECONDS = "dynamodb_source_hand_on_seconds": "Time from the arrival of a page with records to handing its last one to the publisher, which waits for room.";
     describe_histogram SOURCE_CALL_SECONDS = "dynamodb_source_call_seconds": "Duration of one call of AWS (labels `call`, and `outcome`: ok, error, abandoned). For DescribeStream: `list_shards` and `children`.";
     describe_histogram SOURCE_DESCRIBE_WAIT = "dynamodb_source_describe_stream_wait_seconds": "How long a DescribeStream call waited for its place in this worker's budget of five a second.";
     describe_histogram SOURCE_ROLLOVER_GAP = "dynamodb_source_rollover_gap_seconds": "Time from reading a shard's end to calling for the first page of its child, where this worker reads both.";

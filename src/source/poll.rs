@@ -60,7 +60,11 @@ pub async fn read<R: StreamReader, L: LeaseTable, P: Publisher>(
                         let fullness = Fullness::of(records, bytes);
                         counter!(names::SOURCE_RECORDS, names::SHARD => shard.to_string()).increment(records as u64);
                         counter!(names::SOURCE_RECORD_BYTES, names::SHARD => shard.to_string()).increment(bytes as u64);
+                        let arrived = Instant::now();
                         let newest = hand_on(&page, shard, &filter, &mut reading, window, &mut room).await?;
+                        if records > 0 {
+                            histogram!(names::SOURCE_HAND_ON_SECONDS, names::SHARD => shard.to_string()).record(arrived.elapsed());
+                        }
                         window.meter().page(call_started, records == 0, newest);
                         histogram!(names::SOURCE_PAGE_SECONDS, names::SHARD => shard.to_string()).record(call_started.elapsed());
                         counter!(names::SOURCE_GET_RECORDS, "outcome" => outcome(fullness), names::SHARD => shard.to_string()).increment(1);

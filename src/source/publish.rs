@@ -214,6 +214,8 @@ impl Receipts {
     /// are all later ones.
     pub async fn settle(mut self) -> Result<()> {
         let stage = format!("publish {}", self.shard);
+        let (published, bytes) = (counter!(names::SOURCE_PUBLISHED), counter!(names::SOURCE_PUBLISHED_BYTES));
+        let seconds = histogram!(names::SOURCE_PUBLISH_SECONDS);
         while let Some(sent) = self.receipts.recv().await {
             self.progress.meter.waits_for(Some((sent.sent, sent.created)));
             let stored = sent.receipt.stored();
@@ -233,9 +235,9 @@ impl Receipts {
             if self.receipts.is_empty() {
                 self.progress.meter.waits_for(None);
             }
-            counter!(names::SOURCE_PUBLISHED).increment(1);
-            counter!(names::SOURCE_PUBLISHED_BYTES).increment(sent.bytes as u64);
-            histogram!(names::SOURCE_PUBLISH_SECONDS).record(sent.sent.elapsed());
+            published.increment(1);
+            bytes.increment(sent.bytes as u64);
+            seconds.record(sent.sent.elapsed());
         }
         Ok(())
     }

@@ -1,6 +1,8 @@
 //! The edges against the services they talk to, or stand-ins that answer as they do.
 
 mod cli;
+#[cfg(feature = "cloudwatch")]
+mod cloudwatch;
 mod item_table;
 mod kcl;
 mod lease_table;

@@ -1,6 +1,8 @@
 //! Real parts: the connector's own process between Pulsar and DynamoDB Local. `./test` starts them and sets the environment;
 //! without them these tests say SKIPPED, or fail where `LAB=required`.
 
+#[cfg(feature = "cloudwatch")]
+mod cloudwatch;
 mod connector;
 mod every_type;
 mod kill;

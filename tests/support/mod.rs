@@ -1,5 +1,7 @@
 //! Fakes, scripted by name; and the Java connector's own classes.
 
+#[cfg(feature = "cloudwatch")]
+pub mod cloudwatch;
 pub mod java;
 pub mod sink;
 pub mod source;

@@ -2,7 +2,14 @@
 //!
 //! Real implementations live in `dynamodb/` and `pulsar/`, fakes in `tests/support/`. Nothing here names a client library.
 
-use std::{cmp::Ordering, fmt, future::Future, sync::Arc, time::Duration};
+use std::{
+    cmp::Ordering,
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    future::Future,
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
@@ -346,30 +353,125 @@ pub struct KeySchema {
     pub sort: Option<(String, KeyType)>,
 }
 
+/// What a condition of a write says, as DynamoDB takes it. Reserved words need a name of their own (`#name`).
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Condition {
+    pub expression: String,
+    /// What `#name` stands for.
+    pub names: BTreeMap<String, String>,
+    /// What `:value` stands for.
+    pub values: Item,
+}
+
 /// One change of one item.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Write {
+pub struct Write {
+    pub table: Arc<str>,
+    pub action: Action,
+    /// Without it, the write is stored whatever is there.
+    pub condition: Option<Arc<Condition>>,
+}
+
+/// What is done to the item.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
     /// Replaces the whole item.
     Put(Item),
     /// Carries exactly the key attributes.
     Delete(Item),
+    /// Sets some attributes and removes others; creates the item where it is not there. None of them is a key attribute, and none is in both.
+    Update { key: Item, set: Item, remove: BTreeSet<String> },
 }
 
-impl Write {
-    /// The item of a put, the key of a delete.
+impl Action {
+    /// The item of a put, the key of everything else.
     pub fn item(&self) -> &Item {
         match self {
-            Write::Put(item) | Write::Delete(item) => item,
+            Self::Put(item) | Self::Delete(item) | Self::Update { key: item, .. } => item,
         }
     }
 }
 
-/// One DynamoDB table to write to.
-pub trait ItemTable: Send + Sync + 'static {
-    /// DescribeTable. `Unavailable` while the table is being created.
-    fn describe(&self) -> impl Future<Output = Result<KeySchema>> + Send;
+impl Write {
+    /// The item of a put, the key of everything else.
+    pub fn item(&self) -> &Item {
+        self.action.item()
+    }
+}
 
-    /// BatchWriteItem: 1 to 25 writes of different keys, 16 MB at most. Returns the indices of those that were not processed.
-    /// After an error, each of them may or may not have been written.
-    fn batch_write(&self, writes: &[Arc<Write>]) -> impl Future<Output = Result<Vec<usize>>> + Send;
+/// Which request carries writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Vehicle {
+    /// BatchWriteItem: 1 to 25 puts and deletes without conditions, 16 MB at most.
+    Batch,
+    /// PutItem, DeleteItem or UpdateItem: one write.
+    Single,
+    /// TransactWriteItems: 1 to 100 writes that are stored together or not at all, 4 MB at most.
+    Transaction,
+}
+
+/// What has become of one write of a request that was answered.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Fate {
+    Stored,
+    /// Not stored, and nothing is wrong with it: to be sent again.
+    Unprocessed,
+    /// Not stored: its condition is not met by the item that is there.
+    ConditionFailed,
+    /// Not stored, and never will be; the other writes of the request are not to blame.
+    Refused(Error),
+}
+
+/// The DynamoDB tables to write to.
+pub trait ItemTables: Send + Sync + 'static {
+    /// DescribeTable. `Unavailable` while the table is being created.
+    fn describe(&self, table: &str) -> impl Future<Output = Result<KeySchema>> + Send;
+
+    /// Sends writes of different items in one request. Returns the fate of each, in their order. After an error, each of them may or
+    /// may not have been stored.
+    fn write(&self, vehicle: Vehicle, writes: &[Arc<Write>]) -> impl Future<Output = Result<Vec<Fate>>> + Send;
+}
+
+// === schemas ===
+
+/// How the messages of a topic are written, as the broker keeps it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Schema {
+    pub kind: SchemaKind,
+    /// The definition: Avro's JSON for AVRO, JSON and PROTOBUF, descriptors for PROTOBUF_NATIVE, both parts for KEY_VALUE.
+    pub definition: Bytes,
+    pub properties: BTreeMap<String, String>,
+}
+
+/// Pulsar's schema types.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SchemaKind {
+    None,
+    Bytes,
+    String,
+    Boolean,
+    Int8,
+    Int16,
+    Int32,
+    Int64,
+    Float,
+    Double,
+    Date,
+    Time,
+    Timestamp,
+    Instant,
+    LocalDate,
+    LocalTime,
+    LocalDateTime,
+    Json,
+    Avro,
+    Protobuf,
+    ProtobufNative,
+    KeyValue,
+}
+
+/// Knows the schemas of topics.
+pub trait SchemaRegistry: Clone + Send + Sync + 'static {
+    /// The schema that a message names by its `schema_version`. `None`: the topic has none. `NotFound`: it has no such version.
+    fn schema(&self, topic: &str, version: &[u8]) -> impl Future<Output = Result<Option<Schema>>> + Send;
 }

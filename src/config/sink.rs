@@ -210,7 +210,7 @@ pub fn check(document: &Document, environment: &BTreeMap<String, String>) -> Res
     let count = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
     Ok(Sink {
         settings: Settings {
-            table_name: table,
+            table_name: table.into(),
             input_format: match keys.input_format {
                 InputFormat::Auto => sink::InputFormat::Auto,
                 InputFormat::ChangeEvent => sink::InputFormat::ChangeEvent,
@@ -294,7 +294,7 @@ mod tests {
         assert_eq!(sink.subscription.name, "public/default/orders");
         assert_eq!(sink.subscription.kind, inbox::SubscriptionType::Shared);
         assert_eq!(sink.subscription.initial_position, inbox::InitialPosition::Latest);
-        assert_eq!((sink.settings.table_name.as_str(), sink.settings.max_batch), ("copy", 25));
+        assert_eq!((&*sink.settings.table_name, sink.settings.max_batch), ("copy", 25));
         assert_eq!(sink.settings.input_format, sink::InputFormat::Auto);
         assert!(sink.settings.coalesce);
     }

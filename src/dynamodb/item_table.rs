@@ -1,8 +1,8 @@
-//! The table that the sink writes to.
+//! The tables that the sink writes to.
 
 use std::{
     collections::HashMap,
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use aws_sdk_dynamodb::{
@@ -11,61 +11,97 @@ use aws_sdk_dynamodb::{
     types::{AttributeValue, DeleteRequest, PutRequest, ScalarAttributeType, TableDescription, TableStatus, WriteRequest},
 };
 
+use super::{conditional, failure::classify};
 use crate::{
-    dynamodb::{
-        attribute::{Item, ItemKey, Value},
-        failure::classify,
-    },
+    dynamodb::attribute::{Item, ItemKey, Value},
     error::{Error, Kind, Result},
-    ports::{self, KeySchema, KeyType, Write},
+    ports::{self, Action, Fate, KeySchema, KeyType, Vehicle, Write},
 };
 
-/// One table, by BatchWriteItem.
+/// The tables of one account and region.
 ///
 /// Expects a client that makes one attempt for each call: the sink retries by itself, since it has to see throttling and must send a
 /// newer write of an item instead of an older one. Its attempt time-out should be long (10 s or more): a request that was given up
 /// can still land later, over what was written meanwhile.
 #[derive(Debug)]
-pub struct ItemTable {
+pub struct ItemTables {
     client: Client,
-    table: String,
     /// Learnt by `describe`; names the items that come back unprocessed.
-    schema: OnceLock<KeySchema>,
+    schemas: Mutex<HashMap<String, Arc<KeySchema>>>,
 }
 
-impl ItemTable {
-    pub fn new(client: Client, table_name: impl Into<String>) -> Self {
-        Self { client, table: table_name.into(), schema: OnceLock::new() }
+impl ItemTables {
+    pub fn new(client: Client) -> Self {
+        Self { client, schemas: Mutex::default() }
     }
 
-    async fn schema(&self) -> Result<&KeySchema> {
-        if let Some(known) = self.schema.get() {
-            return Ok(known);
+    async fn schema(&self, table: &str) -> Result<Arc<KeySchema>> {
+        let known = self.schemas.lock().unwrap_or_else(PoisonError::into_inner).get(table).cloned();
+        match known {
+            Some(known) => Ok(known),
+            None => ports::ItemTables::describe(self, table).await.map(Arc::new),
         }
-        let described = ports::ItemTable::describe(self).await?;
-        Ok(self.schema.get_or_init(|| described))
     }
 
-    /// The positions of what came back, by key: the service promises no order.
-    fn positions(&self, writes: &[Arc<Write>], back: Vec<WriteRequest>, schema: &KeySchema) -> Result<Vec<usize>> {
-        let doing = || format!("read which items of table {} were not processed", self.table);
-        // Taken for lost: everything is sent again, which changes nothing for what was written.
-        let lost = |why: String| Error::new(Kind::Unavailable, doing(), why);
-        let keys = writes.iter().enumerate().map(|(at, write)| ItemKey::of(write.item(), schema).map(|key| (key, at)));
-        let keys: HashMap<ItemKey, usize> = keys.collect::<Result<_, _>>().map_err(|why| Error::new(Kind::Invalid, doing(), why))?;
-        let position = |request: WriteRequest| {
+    async fn batch_write(&self, writes: &[Arc<Write>]) -> Result<Vec<Fate>> {
+        let doing = || format!("write {} items to table {} (dynamodb:BatchWriteItem)", writes.len(), names(writes));
+        let invalid = |why: String| Error::new(Kind::Invalid, doing(), why);
+        let mut places = Places::default();
+        let mut requests: HashMap<String, Vec<WriteRequest>> = HashMap::new();
+        for (at, write) in writes.iter().enumerate() {
+            places.add(at, write, self.schema(&write.table).await?).map_err(invalid)?;
+            requests.entry(write.table.to_string()).or_default().push(request(write).map_err(invalid)?);
+        }
+        let answer = self.client.batch_write_item().set_request_items(Some(requests)).send().await;
+        let unprocessed = answer.map_err(|error| classify(doing(), error))?.unprocessed_items.unwrap_or_default();
+        let mut fates = vec![Fate::Stored; writes.len()];
+        for (table, request) in unprocessed.into_iter().flat_map(|(table, back)| back.into_iter().map(move |one| (table.clone(), one))) {
             let item = request.put_request.map(|put| put.item).or(request.delete_request.map(|delete| delete.key)).unwrap_or_default();
-            let key = ItemKey::of(&key_of(item, schema), schema).map_err(|why| lost(why.to_string()))?;
-            keys.get(&key).copied().ok_or_else(|| lost(format!("{key:?} was not sent")))
-        };
-        back.into_iter().map(position).collect()
+            // Taken for lost where it cannot be told what came back: everything is sent again, which changes nothing for what was written.
+            let at = places.of(&table, item).map_err(|why| Error::new(Kind::Unavailable, doing(), why))?;
+            fates[at] = Fate::Unprocessed;
+        }
+        Ok(fates)
     }
 }
 
-impl ports::ItemTable for ItemTable {
-    async fn describe(&self) -> Result<KeySchema> {
-        let doing = || format!("describe table {} (dynamodb:DescribeTable)", self.table);
-        let answer = self.client.describe_table().table_name(&self.table).send().await;
+/// Where in a request each item is: the service promises no order of what comes back.
+#[derive(Default)]
+struct Places {
+    schemas: HashMap<String, Arc<KeySchema>>,
+    keys: HashMap<(String, ItemKey), usize>,
+}
+
+impl Places {
+    fn add(&mut self, at: usize, write: &Write, schema: Arc<KeySchema>) -> Result<(), String> {
+        let key = ItemKey::of(write.item(), &schema).map_err(|why| why.to_string())?;
+        self.schemas.entry(write.table.to_string()).or_insert(schema);
+        self.keys.insert((write.table.to_string(), key), at);
+        Ok(())
+    }
+
+    fn of(&self, table: &str, item: HashMap<String, AttributeValue>) -> Result<usize, String> {
+        // A table that was named by its name may come back by its ARN.
+        let name = table.rsplit('/').next().unwrap_or(table);
+        let schema = self.schemas.get(name).ok_or_else(|| format!("table {table} was not written to"))?;
+        let key = ItemKey::of(&key_of(item, schema), schema).map_err(|why| why.to_string())?;
+        let place = self.keys.get(&(name.to_owned(), key));
+        place.copied().ok_or_else(|| format!("an item of table {table} came back that was not sent"))
+    }
+}
+
+/// The tables of a request, for people.
+fn names(writes: &[Arc<Write>]) -> String {
+    let mut names: Vec<&str> = writes.iter().map(|write| &*write.table).collect();
+    names.sort_unstable();
+    names.dedup();
+    names.join(", ")
+}
+
+impl ports::ItemTables for ItemTables {
+    async fn describe(&self, name: &str) -> Result<KeySchema> {
+        let doing = || format!("describe table {name} (dynamodb:DescribeTable)");
+        let answer = self.client.describe_table().table_name(name).send().await;
         let answer = answer.map_err(|error| classify(doing(), error))?;
         let table = answer.table.ok_or_else(|| Error::new(Kind::Unavailable, doing(), "the answer describes no table"))?;
         match table.table_status() {
@@ -76,20 +112,22 @@ impl ports::ItemTable for ItemTable {
             }
             _ => {
                 let schema = key_schema(&table).map_err(|why| Error::new(Kind::Fatal, doing(), why))?;
-                Ok(self.schema.get_or_init(|| schema).clone())
+                let known = Arc::new(schema.clone());
+                self.schemas.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), known);
+                Ok(schema)
             }
         }
     }
 
-    async fn batch_write(&self, writes: &[Arc<Write>]) -> Result<Vec<usize>> {
-        let schema = self.schema().await?;
-        let doing = || format!("write {} items to table {} (dynamodb:BatchWriteItem)", writes.len(), self.table);
-        let requests: Vec<WriteRequest> =
-            writes.iter().map(|write| request(write)).collect::<Result<_, _>>().map_err(|why| Error::new(Kind::Invalid, doing(), why))?;
-        let answer = self.client.batch_write_item().request_items(&self.table, requests).send().await;
-        let unprocessed = answer.map_err(|error| classify(doing(), error))?.unprocessed_items.unwrap_or_default();
-        // One table only was asked for; the answer may call it by its name or its ARN.
-        self.positions(writes, unprocessed.into_values().flatten().collect(), schema)
+    async fn write(&self, vehicle: Vehicle, writes: &[Arc<Write>]) -> Result<Vec<Fate>> {
+        match (vehicle, writes) {
+            (Vehicle::Batch, _) => self.batch_write(writes).await,
+            (Vehicle::Single, [write]) => conditional::single(&self.client, write).await.map(|fate| vec![fate]),
+            (Vehicle::Single, _) => {
+                Err(Error::new(Kind::Fatal, "write a single item", format!("{} writes were given: a defect", writes.len())))
+            }
+            (Vehicle::Transaction, _) => conditional::transaction(&self.client, writes).await,
+        }
     }
 }
 
@@ -114,18 +152,19 @@ fn key_schema(table: &TableDescription) -> Result<KeySchema, String> {
 
 fn request(write: &Write) -> Result<WriteRequest, String> {
     let builder = WriteRequest::builder();
-    let built = match write {
-        Write::Put(item) => PutRequest::builder().set_item(Some(outward(item))).build().map(|put| builder.put_request(put)),
-        Write::Delete(key) => DeleteRequest::builder().set_key(Some(outward(key))).build().map(|delete| builder.delete_request(delete)),
+    let built = match &write.action {
+        Action::Put(item) => PutRequest::builder().set_item(Some(outward(item))).build().map(|put| builder.put_request(put)),
+        Action::Delete(key) => DeleteRequest::builder().set_key(Some(outward(key))).build().map(|delete| builder.delete_request(delete)),
+        Action::Update { .. } => return Err("a batch carries no updates: a defect".into()),
     };
     built.map(|builder| builder.build()).map_err(|why| why.to_string())
 }
 
-fn outward(item: &Item) -> HashMap<String, AttributeValue> {
+pub(super) fn outward(item: &Item) -> HashMap<String, AttributeValue> {
     item.iter().map(|(name, value)| (name.clone(), attribute_value(value))).collect()
 }
 
-fn attribute_value(value: &Value) -> AttributeValue {
+pub(super) fn attribute_value(value: &Value) -> AttributeValue {
     match value {
         Value::S(text) => AttributeValue::S(text.clone()),
         Value::N(text) => AttributeValue::N(text.clone()),

@@ -1,7 +1,8 @@
-//! The only users of the AWS SDK: clients, credentials, stream reader, lease table, item table.
+//! The only users of the AWS SDK: clients, credentials, stream reader, lease table, item tables.
 
 pub mod attribute;
 pub mod client;
+mod conditional;
 pub mod credentials;
 pub mod failure;
 pub mod http;

@@ -9,7 +9,7 @@ use crate::{
     config::{sink::Sink, source::Source},
     dynamodb::{
         client,
-        item_table::ItemTable,
+        item_table::ItemTables,
         lease_table::LeaseTable,
         stream_reader::{self, StreamReader},
     },
@@ -95,7 +95,7 @@ pub fn sink(configured: Sink, pulsar: PulsarSettings, http_address: Option<Socke
         let ready = async {
             let aws = client::load(&configured.aws).await?;
             let dynamodb = client::dynamodb(&aws, configured.dynamodb_endpoint.as_deref());
-            tracing::info!(topics = ?configured.subscription.topics, subscription = configured.subscription.name, table = configured.settings.table_name, "sink");
+            tracing::info!(topics = ?configured.subscription.topics, subscription = configured.subscription.name, table = %configured.settings.table_name, "sink");
             if matches!(configured.subscription.kind, SubscriptionType::Shared | SubscriptionType::KeyShared) {
                 // A change event's message key is its event's id, not its item's key.
                 tracing::warn!(
@@ -103,17 +103,17 @@ pub fn sink(configured: Sink, pulsar: PulsarSettings, http_address: Option<Socke
                     "with more than one consumer the changes of an item may be written out of order; retainOrdering: true keeps the order"
                 );
             }
-            let table = ItemTable::new(dynamodb, configured.settings.table_name.clone());
+            let tables = ItemTables::new(dynamodb);
             let pulsar = connect(&pulsar, &health).await?;
             let dead_letters = match &configured.dead_letter_topic {
                 Some(topic) => Some(TopicPublisher::open(pulsar.clone(), topic, health.clone()).await?),
                 None => None,
             };
-            Ok((table, dead_letters.unzip(), TopicInbox::open(pulsar, configured.subscription.clone(), health.clone()).await?))
+            Ok((tables, dead_letters.unzip(), TopicInbox::open(pulsar, configured.subscription.clone(), health.clone()).await?))
         };
         let Some(ready) = stop.run_until_cancelled(ready).await else { return Ok(()) };
-        let (table, (dead_letters, lanes), inbox) = ready?;
-        let outcome = sink::run(configured.settings, inbox, Arc::new(table), dead_letters, health, stop).await;
+        let (tables, (dead_letters, lanes), inbox) = ready?;
+        let outcome = sink::run(configured.settings, inbox, Arc::new(tables), dead_letters, health, stop).await;
         if let Some(lanes) = lanes {
             finish(lanes).await;
         }

@@ -6,7 +6,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use crate::{dynamodb::attribute::ItemKey, ports::EntryId};
+use super::map::Target;
+use crate::ports::EntryId;
 
 /// A message's place in the count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,7 +26,7 @@ pub struct Acks {
     /// Entries that are not here completely.
     partial: BTreeMap<EntryId, u64>,
     /// The newest entry that writes each item.
-    writers: HashMap<ItemKey, u64>,
+    writers: HashMap<Target, u64>,
     /// Entries all of whose messages are confirmed, that wait for older ones.
     held_back: usize,
     next: u64,
@@ -43,7 +44,7 @@ struct Entry {
     /// Newer entries that wait for this one.
     before: Vec<u64>,
     /// The items of which this may be the newest writer.
-    items: Vec<ItemKey>,
+    items: Vec<Target>,
 }
 
 #[derive(Debug, Default)]
@@ -107,7 +108,7 @@ impl Acks {
     }
 
     /// The message writes this item.
-    pub fn writes(&mut self, slot: Slot, item: &ItemKey) {
+    pub fn writes(&mut self, slot: Slot, item: &Target) {
         let Some(entry) = self.entries.get_mut(&slot.entry) else { return };
         match self.writers.get_mut(item) {
             // Entries of several partitions come interleaved; whoever came first is acknowledged first.
@@ -211,7 +212,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        dynamodb::attribute::{Item, Value},
+        dynamodb::attribute::{Item, ItemKey, Value},
         ports::{KeySchema, KeyType},
     };
 
@@ -219,9 +220,10 @@ mod tests {
         EntryId { topic: "persistent://public/default/in".into(), ledger: 1, entry: number }
     }
 
-    fn item(number: u64) -> ItemKey {
+    fn item(number: u64) -> Target {
         let schema = KeySchema { partition: ("p".into(), KeyType::N), sort: None };
-        ItemKey::of(&Item::from([("p".into(), Value::N(number.to_string()))]), &schema).expect("a key")
+        let key = ItemKey::of(&Item::from([("p".into(), Value::N(number.to_string()))]), &schema).expect("a key");
+        Target { table: "copies".into(), key }
     }
 
     fn slot(received: (Option<Slot>, Vec<EntryId>)) -> Slot {

@@ -21,11 +21,15 @@ use std::{
     time::Duration,
 };
 
-use super::{map::Mapped, poison::Poison};
+use super::{
+    coalesce::merged,
+    map::{Mapped, Target},
+    poison::Poison,
+};
 use crate::{
-    dynamodb::attribute::{ItemKey, wire_size},
+    dynamodb::attribute::wire_size,
     error::Error,
-    ports::{EntryId, Moment, Write},
+    ports::{Action, EntryId, Moment, Write},
 };
 
 /// Bytes of one BatchWriteItem, a little below the 16 MB of "BatchWriteItem", Amazon DynamoDB API Reference: its envelope counts too.
@@ -39,9 +43,9 @@ pub type Place = (EntryId, u32);
 
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// Writes in a batch, 1 to 25.
+    /// Writes in a request: 1 to 25 in a batch, 1 to 100 in a transaction, 1 otherwise.
     pub max_batch: usize,
-    /// Bytes of a batch on the wire.
+    /// Bytes of a request on the wire.
     pub max_bytes: usize,
     /// A newer write replaces older ones of its key that wait; else each is written in turn.
     pub coalesce: bool,
@@ -71,15 +75,30 @@ pub struct Done {
 pub enum Outcome {
     Put,
     Deleted,
+    Updated,
+    /// Its condition is not met, and policy says to go on.
+    Skipped,
     /// A newer write of the same item is stored instead.
     Coalesced,
+}
+
+/// What is to be done about one write of a batch that was answered.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Settled {
+    Stored,
+    /// To be sent again.
+    Again,
+    /// Not stored, and that is all right.
+    Skipped,
+    /// Never to be stored.
+    Refused(Poison),
 }
 
 /// A write that DynamoDB refuses for good. Its key waits until `buried` is called.
 #[derive(Debug)]
 pub struct Grave {
     pub ticket: Ticket,
-    pub key: ItemKey,
+    pub key: Target,
     pub write: Arc<Write>,
     pub poison: Poison,
 }
@@ -87,15 +106,15 @@ pub struct Grave {
 #[derive(Debug)]
 pub struct Batches {
     limits: Limits,
-    lanes: HashMap<ItemKey, Lane>,
+    lanes: HashMap<Target, Lane>,
     /// Lanes to send, and how long they may wait for a full batch. Every ready lane is in exactly one of `ready`, `delayed`, `suspects`.
-    ready: VecDeque<(Moment, ItemKey)>,
+    ready: VecDeque<(Moment, Target)>,
     /// Lanes to send again, by when; what failed together is sent together.
-    delayed: BTreeMap<(Moment, u64), Vec<ItemKey>>,
+    delayed: BTreeMap<(Moment, u64), Vec<Target>>,
     /// Parts of a refused batch, sent as they are until the culprit is alone.
-    suspects: VecDeque<Vec<ItemKey>>,
+    suspects: VecDeque<Vec<Target>>,
     graves: VecDeque<Grave>,
-    in_flight: HashMap<u64, Vec<ItemKey>>,
+    in_flight: HashMap<u64, Vec<Target>>,
     next_id: u64,
     stored: Stored,
 }
@@ -106,14 +125,14 @@ pub struct Batches {
 /// stored already: written then, it would stand over the newer (K1).
 #[derive(Debug, Default)]
 struct Stored {
-    newest: HashMap<ItemKey, (Place, u64)>,
+    newest: HashMap<Target, (Place, u64)>,
     /// Each storing, the oldest first; the number tells which of them are still the newest of their item.
-    order: VecDeque<(ItemKey, u64)>,
+    order: VecDeque<(Target, u64)>,
     next: u64,
 }
 
 impl Stored {
-    fn remember(&mut self, key: &ItemKey, place: Place, limit: usize) {
+    fn remember(&mut self, key: &Target, place: Place, limit: usize) {
         self.next += 1;
         self.newest.insert(key.clone(), (place, self.next));
         self.order.push_back((key.clone(), self.next));
@@ -127,7 +146,7 @@ impl Stored {
     }
 
     /// Whether this message, or a newer one of its partition, is stored. Those of other partitions have no order.
-    fn covers(&self, key: &ItemKey, place: &Place) -> bool {
+    fn covers(&self, key: &Target, place: &Place) -> bool {
         self.newest.get(key).is_some_and(|(newest, _)| newest.0.topic == place.0.topic && newest >= place)
     }
 }
@@ -211,7 +230,7 @@ impl Batches {
         if self.stored.covers(&mapped.key, &place) {
             return Some(Done { ticket, outcome: Outcome::Coalesced });
         }
-        let bytes = wire_size(mapped.write.item());
+        let bytes = wire_bytes(&mapped.write);
         let op = Op { ticket, place, bytes, write: Arc::new(mapped.write), late: false, refused: None };
         if let Some(lane) = self.lanes.get_mut(&mapped.key) {
             lane.insert(op);
@@ -264,15 +283,18 @@ impl Batches {
         self.graves.pop_front()
     }
 
-    /// The batch is stored, but for the writes at `unprocessed`.
-    pub fn written(&mut self, batch: u64, unprocessed: &[usize], now: Moment, retry_at: Moment) -> Vec<Done> {
+    /// The batch was answered: what has become of each of its writes, in their order.
+    pub fn answered(&mut self, batch: u64, settled: Vec<Settled>, now: Moment, retry_at: Moment) -> Vec<Done> {
         let mut done = Vec::new();
         let mut again = Vec::new();
-        for (at, key) in self.in_flight.remove(&batch).unwrap_or_default().into_iter().enumerate() {
-            if unprocessed.contains(&at) {
-                again.push(key);
-            } else {
-                self.stored(key, now, &mut done);
+        let keys = self.in_flight.remove(&batch).unwrap_or_default();
+        debug_assert_eq!(keys.len(), settled.len(), "K1: a write without an answer");
+        for (key, settled) in keys.into_iter().zip(settled) {
+            match settled {
+                Settled::Again => again.push(key),
+                Settled::Stored => self.over(key, None, now, &mut done),
+                Settled::Skipped => self.over(key, Some(Outcome::Skipped), now, &mut done),
+                Settled::Refused(poison) => self.refuse(key, poison, now),
             }
         }
         self.retry(again, now, retry_at);
@@ -295,16 +317,20 @@ impl Batches {
             let half = keys.split_off(keys.len() / 2);
             self.suspects.extend([keys, half]);
         } else if let Some(key) = keys.pop() {
-            let lane = self.lane(&key);
-            if let State::InFlight { covers } = lane.state {
-                lane.ops[covers - 1].refused = Some(Poison::refused(error));
-            }
-            self.advance(key, now);
+            self.refuse(key, Poison::refused(error), now);
         }
     }
 
+    fn refuse(&mut self, key: Target, poison: Poison, now: Moment) {
+        let lane = self.lane(&key);
+        if let State::InFlight { covers } = lane.state {
+            lane.ops[covers - 1].refused = Some(poison);
+        }
+        self.advance(key, now);
+    }
+
     /// The refused write is safe in the dead-letter topic: its key goes on.
-    pub fn buried(&mut self, key: ItemKey, now: Moment) {
+    pub fn buried(&mut self, key: Target, now: Moment) {
         let lane = self.lane(&key);
         debug_assert_eq!(lane.state, State::Burying);
         lane.ops.pop_front();
@@ -317,12 +343,16 @@ impl Batches {
         failing.fold(None, |so_far, since| Some(so_far.map_or((1, since), |(count, oldest)| (count + 1, since.min(oldest)))))
     }
 
-    fn next_bytes(&self, key: &ItemKey) -> usize {
+    fn next_bytes(&self, key: &Target) -> usize {
         let lane = &self.lanes[key];
-        lane.ops[lane.covers(self.limits.coalesce).max(1) - 1].bytes
+        let covered = lane.ops.iter().take(lane.covers(self.limits.coalesce).max(1));
+        match covered.clone().next_back() {
+            Some(Op { write, .. }) if matches!(write.action, Action::Update { .. }) => covered.map(|op| op.bytes).sum(),
+            last => last.map_or(0, |op| op.bytes),
+        }
     }
 
-    fn send(&mut self, keys: Vec<ItemKey>) -> Batch {
+    fn send(&mut self, keys: Vec<Target>) -> Batch {
         let id = self.next_id;
         self.next_id += 1;
         let mut batch = Batch { id, writes: Vec::with_capacity(keys.len()), attempts: 0 };
@@ -333,21 +363,24 @@ impl Batches {
             let covers = lane.covers(coalesce);
             lane.state = State::InFlight { covers };
             batch.attempts = batch.attempts.max(lane.attempts);
-            batch.writes.push(lane.ops[covers - 1].write.clone());
+            batch.writes.push(merged(lane.ops.iter().take(covers).map(|op| &op.write)));
         }
         self.in_flight.insert(id, keys);
         batch
     }
 
-    fn stored(&mut self, key: ItemKey, now: Moment, done: &mut Vec<Done>) {
+    /// The operations that the last write of this key has covered are over.
+    fn over(&mut self, key: Target, outcome: Option<Outcome>, now: Moment, done: &mut Vec<Done>) {
         let lane = self.lane(&key);
         let State::InFlight { covers } = lane.state else { return };
         let place = lane.ops[covers - 1].place.clone();
         for (at, op) in lane.ops.drain(..covers).enumerate() {
-            let outcome = match &*op.write {
+            let outcome = match (outcome, &op.write.action) {
                 _ if at + 1 < covers => Outcome::Coalesced,
-                Write::Put(_) => Outcome::Put,
-                Write::Delete(_) => Outcome::Deleted,
+                (Some(outcome), _) => outcome,
+                (None, Action::Put(_)) => Outcome::Put,
+                (None, Action::Delete(_)) => Outcome::Deleted,
+                (None, Action::Update { .. }) => Outcome::Updated,
             };
             done.push(Done { ticket: op.ticket, outcome });
         }
@@ -357,7 +390,7 @@ impl Batches {
         self.advance(key, now);
     }
 
-    fn retry(&mut self, keys: Vec<ItemKey>, now: Moment, at: Moment) {
+    fn retry(&mut self, keys: Vec<Target>, now: Moment, at: Moment) {
         if keys.is_empty() {
             return;
         }
@@ -372,7 +405,7 @@ impl Batches {
     }
 
     /// Goes on with the first operation that is left.
-    fn advance(&mut self, key: ItemKey, now: Moment) {
+    fn advance(&mut self, key: Target, now: Moment) {
         let due = now + self.limits.flush;
         let lane = self.lane(&key);
         match lane.ops.front() {
@@ -392,8 +425,16 @@ impl Batches {
     }
 
     /// Every key in the queues and in flight has a lane: lanes end in `advance` only, which is reached from none of the queues.
-    fn lane(&mut self, key: &ItemKey) -> &mut Lane {
+    fn lane(&mut self, key: &Target) -> &mut Lane {
         self.lanes.get_mut(key).unwrap_or_else(|| unreachable!("{key:?} is queued without a lane"))
+    }
+}
+
+/// Bytes of a write in a request, never too low.
+fn wire_bytes(write: &Write) -> usize {
+    match &write.action {
+        Action::Put(item) | Action::Delete(item) => wire_size(item),
+        Action::Update { key, set, remove } => wire_size(key) + wire_size(set) + remove.iter().map(|name| name.len() + 32).sum::<usize>(),
     }
 }
 

@@ -5,9 +5,8 @@ use std::time::Duration;
 use futures_util::{StreamExt, stream::FuturesOrdered};
 use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 
-use super::{batch::Ticket, poison::Poison};
+use super::{batch::Ticket, map::Target, poison::Poison};
 use crate::{
-    dynamodb::attribute::ItemKey,
     error::{Error, Kind, Result},
     ports::{InboundMessage, OutboundMessage, Publisher},
 };
@@ -18,7 +17,7 @@ pub struct Burial {
     pub ticket: Ticket,
     pub poison: Poison,
     /// The key that waits for it, where DynamoDB refused the write itself.
-    pub key: Option<ItemKey>,
+    pub key: Option<Target>,
 }
 
 /// Sends copies in order, in a task of its own: a dead-letter topic that is slow must not hold up the writes.

@@ -1,5 +1,7 @@
 //! What a message asks for + the table's key schema → one write that DynamoDB will take, and the item that it is for.
 
+use std::sync::Arc;
+
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 
 use super::{
@@ -8,34 +10,46 @@ use super::{
 };
 use crate::{
     dynamodb::attribute::{Item, ItemKey, Number, Value, check_item, check_key, to_json},
-    ports::{KeySchema, KeyType, Write},
+    ports::{Action, KeySchema, KeyType, Write},
 };
+
+/// One item of one table: what writes are kept in order for (K1).
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Target {
+    pub table: Arc<str>,
+    pub key: ItemKey,
+}
 
 /// One write and the item that it is for.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Mapped {
     pub write: Write,
-    pub key: ItemKey,
+    pub key: Target,
 }
 
 /// Makes the write and checks all that DynamoDB checks, since one bad item fails its whole batch.
-pub fn map(decoded: Decoded, schema: &KeySchema) -> Result<Mapped, Poison> {
-    let write = match decoded {
-        Decoded::Put(item) => Write::Put(item),
+pub fn map(decoded: Decoded, table: &Arc<str>, schema: &KeySchema) -> Result<Mapped, Poison> {
+    let action = match decoded {
+        Decoded::Put(item) => Action::Put(item),
         Decoded::Document(mut item) => {
             coerce_keys(&mut item, schema);
-            Write::Put(item)
+            Action::Put(item)
         }
-        Decoded::Delete(key) => Write::Delete(key),
+        Decoded::Delete(key) => Action::Delete(key),
     };
-    let key = ItemKey::of(write.item(), schema)?;
-    let checked = match &write {
-        Write::Put(item) => check_item(item, schema).map_err(Poison::from),
-        Write::Delete(key) => only_key(key, schema).and_then(|()| check_key(key, schema).map_err(Poison::from)),
+    let key = Target { table: table.clone(), key: ItemKey::of(action.item(), schema)? };
+    let checked = match &action {
+        Action::Put(item) => check_item(item, schema).map_err(Poison::from),
+        Action::Delete(key) => only_key(key, schema).and_then(|()| check_key(key, schema).map_err(Poison::from)),
+        Action::Update { key, set, .. } => {
+            let mut item = key.clone();
+            item.extend(set.clone());
+            check_item(&item, schema).map_err(Poison::from)
+        }
     };
     match checked {
-        Ok(()) => Ok(Mapped { write, key }),
-        Err(poison) => Err(Poison { item_key: Some(key_json(write.item(), schema)), ..poison }),
+        Ok(()) => Ok(Mapped { write: Write { table: table.clone(), action, condition: None }, key }),
+        Err(poison) => Err(Poison { item_key: Some(key_json(action.item(), schema)), ..poison }),
     }
 }
 
@@ -80,7 +94,7 @@ mod tests {
     }
 
     fn mapped(json: &str, schema: &KeySchema) -> Result<Mapped, Poison> {
-        map(decode(InputFormat::Auto, json.as_bytes())?, schema)
+        map(decode(InputFormat::Auto, json.as_bytes())?, &"copies".into(), schema)
     }
 
     fn reason(json: &str, schema: &KeySchema) -> Reason {
@@ -135,7 +149,7 @@ mod tests {
         let s = schema(KeyType::S, None);
         let remove = |keys: &str| format!(r#"{{"eventName":"REMOVE","dynamodb":{{"Keys":{keys}}}}}"#);
         let delete = mapped(&remove(r#"{"p":{"S":"a"}}"#), &s).expect("a delete");
-        assert!(matches!(delete.write, Write::Delete(_)));
+        assert!(matches!(delete.write.action, Action::Delete(_)));
         assert_eq!(reason(&remove(r#"{"p":{"S":"a"},"s":{"S":"b"}}"#), &s), Reason::KeyMismatch);
         assert_eq!(reason(&remove(r#"{"p":{"S":""}}"#), &s), Reason::KeyEmpty);
     }

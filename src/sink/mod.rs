@@ -1,12 +1,12 @@
-//! The sink worker: Pulsar topics into a DynamoDB table.
+//! The sink worker: Pulsar topics into DynamoDB tables.
 //!
 //! | stage | file | hands on | bounded by |
 //! |---|---|---|---|
 //! | receive | `receive` | messages, from the `Inbox` | `max_buffered`, `max_buffered_bytes` (M1), entries held back (`ack`) |
 //! | decode | `decode/` | what a message asks for | the message |
 //! | map | `map` | one valid write and its item's key | the message |
-//! | batch | `batch` | batches of keys that are not in flight (K1) | messages in work |
-//! | write | `write` | answers of BatchWriteItem | `max_in_flight` calls |
+//! | batch | `batch`, `coalesce` | batches of keys that are not in flight (K1) | messages in work |
+//! | write | `write` | answers of the table | `max_in_flight` calls |
 //! | dead_letter | `dead_letter` | receipts of the dead-letter topic | messages in work |
 //! | ack | `ack` | entries to acknowledge (A1) | messages in work, as many entries held back |
 //!
@@ -15,6 +15,7 @@
 
 mod ack;
 mod batch;
+mod coalesce;
 mod dead_letter;
 mod decode;
 mod map;
@@ -30,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     error::{Error, Kind, Result, Retry},
     metrics::health::Health,
-    ports::{Inbox, ItemTable, KeySchema, Publisher},
+    ports::{Inbox, ItemTables, KeySchema, Publisher},
 };
 
 /// How a message's payload is read.
@@ -46,7 +47,7 @@ pub enum InputFormat {
 /// What the sink worker needs to know; made by `config` from a validated configuration.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    pub table_name: String,
+    pub table_name: Arc<str>,
     pub input_format: InputFormat,
     /// Writes in one BatchWriteItem: 1 to 25.
     pub max_batch: usize,
@@ -75,10 +76,10 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 ///
 /// Without `dead_letters`, a message that can never be written ends the worker with an error that names it; it stays unacknowledged.
 /// So does a dead-letter topic that fails. In both cases the other messages in work are written and acknowledged first.
-pub async fn run<I: Inbox, T: ItemTable, P: Publisher>(
+pub async fn run<I: Inbox, T: ItemTables, P: Publisher>(
     settings: Settings,
     inbox: I,
-    table: Arc<T>,
+    tables: Arc<T>,
     dead_letters: Option<P>,
     health: Health,
     stop: CancellationToken,
@@ -86,11 +87,11 @@ pub async fn run<I: Inbox, T: ItemTable, P: Publisher>(
     let schema = tokio::select! {
         biased;
         () = stop.cancelled() => return close(inbox).await,
-        schema = describe(&*table, &settings, &health) => schema,
+        schema = describe(&*tables, &settings, &health) => schema,
     };
     match schema {
         Ok(schema) => {
-            let mut worker = worker::Worker::new(settings, schema, inbox, table, dead_letters, health);
+            let mut worker = worker::Worker::new(settings, schema, inbox, tables, dead_letters, health);
             let served = worker.serve(&stop).await;
             let drained = worker.drain().await;
             let closed = close(worker.into_inbox()).await;
@@ -105,11 +106,11 @@ pub async fn run<I: Inbox, T: ItemTable, P: Publisher>(
 }
 
 /// The table's keys. Tries again where time or a person can heal it.
-async fn describe<T: ItemTable>(table: &T, settings: &Settings, health: &Health) -> Result<KeySchema> {
+async fn describe<T: ItemTables>(tables: &T, settings: &Settings, health: &Health) -> Result<KeySchema> {
     const STAGE: &str = "sink/table";
     let mut attempts = 0;
     loop {
-        let error = match table.describe().await {
+        let error = match tables.describe(&settings.table_name).await {
             Ok(schema) => {
                 health.green(STAGE);
                 return Ok(schema);
@@ -121,7 +122,7 @@ async fn describe<T: ItemTable>(table: &T, settings: &Settings, health: &Health)
             Retry::Timed => write::full_jitter(settings.backoff, attempts, fastrand::f64()),
             Retry::Manual => write::MANUAL_RETRY,
         };
-        tracing::warn!(table = settings.table_name, %error, "the table cannot be described, trying again");
+        tracing::warn!(table = %settings.table_name, %error, "the table cannot be described, trying again");
         health.red(STAGE, &error);
         attempts += 1;
         tokio::time::sleep(delay).await;

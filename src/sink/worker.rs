@@ -9,19 +9,18 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Settings,
     ack::Acks,
-    batch::{Batches, Limits, MAX_BATCH_BYTES, Outcome, Ticket},
+    batch::{Batches, Limits, MAX_BATCH_BYTES, Outcome, Settled, Ticket},
     dead_letter::{self, Burial, DeadLetters, Origin},
     decode::decode,
-    map::{key_json, map},
+    map::{Target, key_json, map},
     poison::Poison,
     receive::Room,
     write::{Answer, Verdict, Writer},
 };
 use crate::{
-    dynamodb::attribute::ItemKey,
     error::{Error, Kind, Result, Retry},
     metrics::{health::Health, names},
-    ports::{EntryId, InboundMessage, Inbox, ItemTable, KeySchema, Moment, Publisher},
+    ports::{EntryId, Fate, InboundMessage, Inbox, ItemTables, KeySchema, Moment, Publisher, Vehicle},
 };
 
 /// How long a write may fail, or stay unanswered, before health turns red (H1).
@@ -53,17 +52,19 @@ struct Meters {
     received: Counter,
     put: Counter,
     deleted: Counter,
+    updated: Counter,
+    skipped: Counter,
     coalesced: Counter,
     acked: Counter,
     lag: Gauge,
 }
 
-impl<I: Inbox, T: ItemTable> Worker<I, T> {
+impl<I: Inbox, T: ItemTables> Worker<I, T> {
     pub fn new<P: Publisher>(
         settings: Settings,
         schema: KeySchema,
         inbox: I,
-        table: Arc<T>,
+        tables: Arc<T>,
         dead_letters: Option<P>,
         health: Health,
     ) -> Self {
@@ -80,7 +81,7 @@ impl<I: Inbox, T: ItemTable> Worker<I, T> {
             room: Room::new(settings.max_buffered, settings.max_buffered_bytes),
             acks: Acks::default(),
             batches: Batches::new(limits),
-            writer: Writer::new(table, settings.max_in_flight, settings.backoff),
+            writer: Writer::new(tables, Vehicle::Batch, settings.max_in_flight, settings.backoff),
             dead_letters: dead_letters.map(|publisher| DeadLetters::new(publisher, settings.max_buffered)),
             settings,
             health,
@@ -89,6 +90,8 @@ impl<I: Inbox, T: ItemTable> Worker<I, T> {
                 received: counter!(names::SINK_RECEIVED),
                 put: counter!(names::SINK_WRITTEN, "op" => "put"),
                 deleted: counter!(names::SINK_WRITTEN, "op" => "delete"),
+                updated: counter!(names::SINK_WRITTEN, "op" => "update"),
+                skipped: counter!(names::SINK_SKIPPED),
                 coalesced: counter!(names::SINK_COALESCED),
                 acked: counter!(names::SINK_ACKED),
                 lag: gauge!(names::SINK_LAG),
@@ -178,7 +181,8 @@ impl<I: Inbox, T: ItemTable> Worker<I, T> {
         let (slot, free) = self.acks.received(&message.entry, message.batch_index, message.batch_size);
         self.acknowledge(free)?;
         let place = (message.entry.clone(), message.batch_index);
-        let mapped = decode(self.settings.input_format, &message.payload).and_then(|decoded| map(decoded, &self.schema));
+        let mapped =
+            decode(self.settings.input_format, &message.payload).and_then(|decoded| map(decoded, &self.settings.table_name, &self.schema));
         let ticket = self.room.admit(message, slot);
         match mapped {
             Ok(mapped) => {
@@ -203,15 +207,19 @@ impl<I: Inbox, T: ItemTable> Worker<I, T> {
         counter!(names::SINK_BATCHES).increment(1);
         histogram!(names::SINK_WRITE_SECONDS).record(took);
         match verdict {
-            Verdict::Written { unprocessed, retry_at } => {
-                if !unprocessed.is_empty() {
-                    counter!(names::SINK_UNPROCESSED).increment(unprocessed.len() as u64);
+            Verdict::Written { fates, retry_at } => {
+                let unprocessed = fates.iter().filter(|fate| **fate == Fate::Unprocessed).count();
+                if unprocessed > 0 {
+                    counter!(names::SINK_UNPROCESSED).increment(unprocessed as u64);
                     self.last_error = Some("DynamoDB returns them unprocessed: the table's or the partition's capacity is used up".into());
                 }
-                for done in self.batches.written(batch.id, &unprocessed, now, retry_at) {
+                let settled = fates.into_iter().map(settled).collect();
+                for done in self.batches.answered(batch.id, settled, now, retry_at) {
                     match done.outcome {
                         Outcome::Put => self.meters.put.increment(1),
                         Outcome::Deleted => self.meters.deleted.increment(1),
+                        Outcome::Updated => self.meters.updated.increment(1),
+                        Outcome::Skipped => self.meters.skipped.increment(1),
                         Outcome::Coalesced => self.meters.coalesced.increment(1),
                     }
                     self.confirm(done.ticket)?;
@@ -219,7 +227,7 @@ impl<I: Inbox, T: ItemTable> Worker<I, T> {
             }
             Verdict::Failed { error, retry_at } => {
                 self.failed(&error);
-                tracing::warn!(table = self.settings.table_name, attempts = batch.attempts + 1, %error, "a batch failed, trying again");
+                tracing::warn!(table = %self.settings.table_name, attempts = batch.attempts + 1, %error, "a batch failed, trying again");
                 self.batches.failed(batch.id, now, retry_at);
                 if error.retry() == Retry::Manual {
                     self.health.red(STAGE, &error);
@@ -227,7 +235,7 @@ impl<I: Inbox, T: ItemTable> Worker<I, T> {
             }
             Verdict::Refused(error) => {
                 self.failed(&error);
-                tracing::debug!(table = self.settings.table_name, writes = batch.writes.len(), %error, "a batch was refused");
+                tracing::debug!(table = %self.settings.table_name, writes = batch.writes.len(), %error, "a batch was refused");
                 self.batches.refused(batch.id, &error, now);
             }
             Verdict::Fatal(error) => {
@@ -244,7 +252,7 @@ impl<I: Inbox, T: ItemTable> Worker<I, T> {
     }
 
     /// Starts a message's way into the dead-letter topic; without one, the worker ends.
-    fn bury(&mut self, ticket: Ticket, poison: Poison, key: Option<ItemKey>) -> Result<()> {
+    fn bury(&mut self, ticket: Ticket, poison: Poison, key: Option<Target>) -> Result<()> {
         let Some(message) = self.room.get(ticket) else { return Ok(()) };
         let Settings { table_name, worker_id, .. } = &self.settings;
         let doing = || format!("write message {} of {} to table {table_name}", message.id(), message.entry.topic);
@@ -311,6 +319,16 @@ impl<I: Inbox, T: ItemTable> Worker<I, T> {
             Some(silent) => self.health.red(DEAD_LETTERS, format!("the dead-letter topic has not answered for {} s", silent.as_secs())),
             None => self.health.green(DEAD_LETTERS),
         }
+    }
+}
+
+/// What is to be done about a write, given its fate.
+fn settled(fate: Fate) -> Settled {
+    match fate {
+        Fate::Stored => Settled::Stored,
+        Fate::Unprocessed => Settled::Again,
+        Fate::ConditionFailed => Settled::Skipped,
+        Fate::Refused(error) => Settled::Refused(Poison::refused(&error)),
     }
 }
 

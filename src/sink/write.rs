@@ -7,7 +7,7 @@ use tokio::{task::JoinSet, time::Instant};
 use super::batch::Batch;
 use crate::{
     error::{Error, Kind, Result, Retry},
-    ports::{ItemTable, Moment},
+    ports::{Fate, ItemTables, Moment, Vehicle},
 };
 
 /// The longest delay between two attempts of the same write.
@@ -26,8 +26,8 @@ pub struct Answer {
 /// What the answer means.
 #[derive(Debug)]
 pub enum Verdict {
-    /// Stored, but for some positions, which are to be sent again.
-    Written { unprocessed: Vec<usize>, retry_at: Moment },
+    /// What has become of each write; what was not processed is to be sent again.
+    Written { fates: Vec<Fate>, retry_at: Moment },
     /// Perhaps stored, perhaps not: all of it is to be sent again.
     Failed { error: Error, retry_at: Moment },
     /// Something in it can never be written.
@@ -36,24 +36,25 @@ pub enum Verdict {
     Fatal(Error),
 }
 
-/// Runs BatchWriteItem calls. After an error that a person has to heal (no permission, no table, no credentials) it pauses, then
+/// Runs the calls. After an error that a person has to heal (no permission, no table, no credentials) it pauses, then
 /// tries with one call at a time until one succeeds.
 #[derive(Debug)]
 pub struct Writer<T> {
-    table: Arc<T>,
+    tables: Arc<T>,
+    vehicle: Vehicle,
     max_in_flight: usize,
     backoff: Duration,
-    calls: JoinSet<(Batch, Duration, Result<Vec<usize>>)>,
+    calls: JoinSet<(Batch, Duration, Result<Vec<Fate>>)>,
     /// When each unanswered batch was sent.
     sent: BTreeMap<u64, Moment>,
     /// Until when nothing is sent; `Some` until a call succeeds.
     paused: Option<Moment>,
 }
 
-impl<T: ItemTable> Writer<T> {
+impl<T: ItemTables> Writer<T> {
     /// `backoff`: the first delay after throttling; it doubles with each attempt, with full jitter.
-    pub fn new(table: Arc<T>, max_in_flight: usize, backoff: Duration) -> Self {
-        Self { table, max_in_flight, backoff, calls: JoinSet::new(), sent: BTreeMap::new(), paused: None }
+    pub fn new(tables: Arc<T>, vehicle: Vehicle, max_in_flight: usize, backoff: Duration) -> Self {
+        Self { tables, vehicle, max_in_flight, backoff, calls: JoinSet::new(), sent: BTreeMap::new(), paused: None }
     }
 
     /// Whether another batch may be sent now.
@@ -86,10 +87,10 @@ impl<T: ItemTable> Writer<T> {
 
     pub fn send(&mut self, batch: Batch, now: Moment) {
         self.sent.insert(batch.id, now);
-        let table = self.table.clone();
+        let (tables, vehicle) = (self.tables.clone(), self.vehicle);
         self.calls.spawn(async move {
             let started = Instant::now();
-            let result = table.batch_write(&batch.writes).await;
+            let result = tables.write(vehicle, &batch.writes).await;
             (batch, started.elapsed(), result)
         });
     }
@@ -105,12 +106,16 @@ impl<T: ItemTable> Writer<T> {
         Some(Ok(Answer { batch, took, verdict }))
     }
 
-    fn verdict(&mut self, batch: &Batch, result: Result<Vec<usize>>, now: Moment) -> Verdict {
+    fn verdict(&mut self, batch: &Batch, result: Result<Vec<Fate>>, now: Moment) -> Verdict {
         let retry_at = now + full_jitter(self.backoff, batch.attempts, fastrand::f64());
         let error = match result {
-            Ok(unprocessed) => {
+            Ok(fates) if fates.len() != batch.writes.len() => {
+                let why = format!("{} answers for {} writes: a defect", fates.len(), batch.writes.len());
+                return Verdict::Fatal(Error::new(Kind::Fatal, "write a batch", why));
+            }
+            Ok(fates) => {
                 self.paused = None;
-                return Verdict::Written { unprocessed, retry_at };
+                return Verdict::Written { fates, retry_at };
             }
             Err(error) => error,
         };

@@ -1,7 +1,11 @@
 //! The item table against DynamoDB Local (or any DynamoDB): `DYNAMODB_ENDPOINT` says where. Also checks that what the sink refuses
 //! before sending is what the service refuses.
 
-use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::SystemTime,
+};
 
 use aws_sdk_dynamodb::{
     Client,
@@ -12,10 +16,10 @@ use aws_smithy_http_client::{Builder as HttpBuilder, tls};
 use pulsar_io_dynamodb::{
     dynamodb::{
         attribute::{Item, MAX_ITEM_BYTES, Value, check_item, item_from_json, item_size},
-        item_table::ItemTable,
+        item_table::ItemTables,
     },
     error::Kind,
-    ports::{ItemTable as _, KeySchema, KeyType, Write},
+    ports::{Action, Condition, Fate, ItemTables as _, KeySchema, KeyType, Vehicle, Write},
 };
 
 /// A client for the endpoint that the environment names; says so loudly when there is none.
@@ -57,8 +61,8 @@ fn schema() -> KeySchema {
     KeySchema { partition: ("p".into(), KeyType::S), sort: Some(("s".into(), KeyType::N)) }
 }
 
-fn put(json: &str) -> Arc<Write> {
-    Arc::new(Write::Put(item_from_json(json).expect("test data")))
+fn put(table: &str, json: &str) -> Arc<Write> {
+    Arc::new(Write { table: table.into(), action: Action::Put(item_from_json(json).expect("test data")), condition: None })
 }
 
 /// All items of a small table, by partition key.
@@ -72,13 +76,14 @@ async fn scan(client: &Client, table: &str) -> BTreeMap<String, std::collections
 async fn describes_writes_and_deletes() {
     let Some(client) = client("describes_writes_and_deletes") else { return };
     let name = create(&client).await;
-    let table = ItemTable::new(client.clone(), &name);
-    assert_eq!(table.describe().await.expect("described"), schema());
+    let table = ItemTables::new(client.clone());
+    assert_eq!(table.describe(&name).await.expect("described"), schema());
     let every_type = r#"{"p":{"S":"all"},"s":{"N":"1.50"},"b":{"B":"AAH/"},"e":{"S":""},"t":{"BOOL":true},"z":{"NULL":true},
         "ss":{"SS":["a","b"]},"ns":{"NS":["1","1E2"]},"bs":{"BS":["AA=="]},"l":{"L":[{"N":"12345678901234567890.123"},{"L":[]}]},
         "m":{"M":{"x":{"M":{}}}}}"#;
-    let writes: Vec<_> = (0..24).map(|n| put(&format!(r#"{{"p":{{"S":"{n}"}},"s":{{"N":"{n}"}}}}"#))).chain([put(every_type)]).collect();
-    assert_eq!(table.batch_write(&writes).await.expect("written"), Vec::<usize>::new());
+    let writes: Vec<_> =
+        (0..24).map(|n| put(&name, &format!(r#"{{"p":{{"S":"{n}"}},"s":{{"N":"{n}"}}}}"#))).chain([put(&name, every_type)]).collect();
+    assert_eq!(table.write(Vehicle::Batch, &writes).await.expect("written"), vec![Fate::Stored; 25]);
     let stored = scan(&client, &name).await;
     assert_eq!(stored.len(), 25);
     let all = &stored["all"];
@@ -90,7 +95,8 @@ async fn describes_writes_and_deletes() {
     assert!(all["m"].as_m().expect("M")["x"].is_m());
 
     let key = Item::from([("p".into(), Value::S("all".into())), ("s".into(), Value::N("15e-1".into()))]);
-    table.batch_write(&[Arc::new(Write::Delete(key))]).await.expect("deleted");
+    let delete = Write { table: name.as_str().into(), action: Action::Delete(key), condition: None };
+    table.write(Vehicle::Batch, &[Arc::new(delete)]).await.expect("deleted");
     assert!(!scan(&client, &name).await.contains_key("all"), "N 15e-1 is the key 1.50");
 }
 
@@ -98,17 +104,17 @@ async fn describes_writes_and_deletes() {
 async fn a_bad_item_is_refused_with_its_whole_batch() {
     let Some(client) = client("a_bad_item_is_refused_with_its_whole_batch") else { return };
     let name = create(&client).await;
-    let table = ItemTable::new(client.clone(), &name);
+    let table = ItemTables::new(client.clone());
     let error = table
-        .batch_write(&[put(r#"{"p":{"S":"a"},"s":{"N":"1"}}"#), put(r#"{"p":{"S":""},"s":{"N":"1"}}"#)])
+        .write(Vehicle::Batch, &[put(&name, r#"{"p":{"S":"a"},"s":{"N":"1"}}"#), put(&name, r#"{"p":{"S":""},"s":{"N":"1"}}"#)])
         .await
         .expect_err("an empty key");
     assert_eq!(error.kind(), Kind::Invalid);
     assert!(error.to_string().contains(&name) && error.to_string().contains("BatchWriteItem"), "{error}");
     assert!(scan(&client, &name).await.is_empty(), "the good neighbour is not written");
-    let missing = ItemTable::new(client, "no-such-table");
-    assert_eq!(missing.describe().await.expect_err("no table").kind(), Kind::NotFound);
-    let error = missing.batch_write(&[put(r#"{"p":{"S":"a"},"s":{"N":"1"}}"#)]).await.expect_err("no table");
+    let missing = ItemTables::new(client);
+    assert_eq!(missing.describe("no-such-table").await.expect_err("no table").kind(), Kind::NotFound);
+    let error = missing.write(Vehicle::Batch, &[put("no-such-table", r#"{"p":{"S":"a"},"s":{"N":"1"}}"#)]).await.expect_err("no table");
     assert_eq!(error.kind(), Kind::NotFound);
 }
 
@@ -117,7 +123,7 @@ async fn a_bad_item_is_refused_with_its_whole_batch() {
 async fn the_service_and_the_check_agree() {
     let Some(client) = client("the_service_and_the_check_agree") else { return };
     let name = create(&client).await;
-    let table = ItemTable::new(client, &name);
+    let table = ItemTables::new(client);
     let item = |attributes: &str| item_from_json(&format!(r#"{{"p":{{"S":"a"}},"s":{{"N":"1"}}{attributes}}}"#)).expect("test data");
     let sized = |bytes: usize, attributes: &str| {
         let rest = item_size(&item(&format!(r#"{attributes},"x":{{"S":""}}"#)));
@@ -167,7 +173,8 @@ async fn the_service_and_the_check_agree() {
     let mut disagree = Vec::new();
     for (what, item) in cases {
         let checked = check_item(&item, &schema());
-        match (table.batch_write(&[Arc::new(Write::Put(item))]).await, checked) {
+        let put = Write { table: name.as_str().into(), action: Action::Put(item), condition: None };
+        match (table.write(Vehicle::Batch, &[Arc::new(put)]).await, checked) {
             (Ok(_), Ok(())) => {}
             (Err(error), Err(_)) => assert_eq!(error.kind(), Kind::Invalid, "{what}: {error}"),
             (Ok(_), Err(why)) => disagree.push(format!("{what}: the service takes it, the check says: {why}")),
@@ -175,4 +182,86 @@ async fn the_service_and_the_check_agree() {
         }
     }
     assert!(disagree.is_empty(), "{disagree:#?}");
+}
+
+fn write(table: &str, action: Action, condition: Option<(&str, &str, &str)>) -> Arc<Write> {
+    let condition = condition.map(|(expression, name, value)| {
+        let item = item_from_json(value).expect("test data");
+        Arc::new(Condition { expression: expression.into(), names: BTreeMap::from([("#c".into(), name.into())]), values: item })
+    });
+    Arc::new(Write { table: table.into(), action, condition })
+}
+
+fn item(json: &str) -> Item {
+    item_from_json(json).expect("test data")
+}
+
+/// Each kind of write alone, with a condition that is met and one that is not.
+#[tokio::test]
+async fn single_writes_and_their_conditions() {
+    let Some(client) = client("single_writes_and_their_conditions") else { return };
+    let name = create(&client).await;
+    let tables = ItemTables::new(client.clone());
+    let newer = |n: u32| Some(format!(r#"{{":v":{{"N":"{n}"}}}}"#));
+    let put = |n: u32| Action::Put(item(&format!(r#"{{"p":{{"S":"a"}},"s":{{"N":"1"}},"version":{{"N":"{n}"}}}}"#)));
+    let key = || item(r#"{"p":{"S":"a"},"s":{"N":"1"}}"#);
+    let update = || Action::Update {
+        key: key(),
+        set: item(r#"{"size":{"S":"large"}}"#),
+        remove: BTreeSet::from(["version".to_owned(), "absent".into()]),
+    };
+    for (action, version, expected) in [
+        (put(5), newer(5), Fate::Stored),
+        (put(4), newer(4), Fate::ConditionFailed),
+        (put(6), newer(6), Fate::Stored),
+        (Action::Delete(key()), newer(2), Fate::ConditionFailed),
+        (update(), newer(6), Fate::ConditionFailed),
+        (update(), newer(7), Fate::Stored),
+        (update(), None, Fate::Stored),
+    ] {
+        let condition = version.as_deref().map(|version| ("attribute_not_exists(#c) OR #c < :v", "version", version));
+        let fates = tables.write(Vehicle::Single, &[write(&name, action.clone(), condition)]).await.expect("answered");
+        assert_eq!(fates, [expected], "{action:?}, {version:?}");
+    }
+    let stored = scan(&client, &name).await;
+    let mut attributes: Vec<_> = stored["a"].keys().cloned().collect();
+    attributes.sort_unstable();
+    assert_eq!(attributes, ["p", "s", "size"], "an update sets, removes, and leaves the rest");
+    let created = Action::Update { key: item(r#"{"p":{"S":"b"},"s":{"N":"1"}}"#), set: Item::new(), remove: BTreeSet::new() };
+    assert_eq!(tables.write(Vehicle::Single, &[write(&name, created, None)]).await.expect("answered"), [Fate::Stored]);
+    assert!(scan(&client, &name).await.contains_key("b"), "an update of nothing creates the item");
+    let gone = tables.write(Vehicle::Single, &[write(&name, Action::Delete(key()), None)]).await;
+    assert_eq!(gone.expect("answered"), [Fate::Stored]);
+    assert!(!scan(&client, &name).await.contains_key("a"));
+}
+
+/// A cancelled transaction stores nothing, and each write learns its own reason.
+#[tokio::test]
+async fn a_transaction_is_stored_whole_or_not_at_all() {
+    let Some(client) = client("a_transaction_is_stored_whole_or_not_at_all") else { return };
+    let (one, other) = (create(&client).await, create(&client).await);
+    let tables = ItemTables::new(client.clone());
+    let put = |table: &str, p: &str| write(table, Action::Put(item(&format!(r#"{{"p":{{"S":"{p}"}},"s":{{"N":"1"}}}}"#))), None);
+    let fails = |p: &str| {
+        let action = Action::Put(item(&format!(r#"{{"p":{{"S":"{p}"}},"s":{{"N":"1"}}}}"#)));
+        write(&one, action, Some(("#c = :v", "size", r#"{":v":{"N":"1"}}"#)))
+    };
+    let fates = tables.write(Vehicle::Transaction, &[put(&one, "a"), fails("b"), put(&other, "c")]).await.expect("answered");
+    assert_eq!(fates, [Fate::Unprocessed, Fate::ConditionFailed, Fate::Unprocessed]);
+    assert!(scan(&client, &one).await.is_empty() && scan(&client, &other).await.is_empty());
+    let fates = tables.write(Vehicle::Transaction, &[put(&one, "a"), put(&other, "c")]).await.expect("answered");
+    assert_eq!(fates, [Fate::Stored, Fate::Stored]);
+    assert!(scan(&client, &one).await.contains_key("a") && scan(&client, &other).await.contains_key("c"));
+}
+
+/// One request for two tables; what comes back is told apart.
+#[tokio::test]
+async fn a_batch_may_span_tables() {
+    let Some(client) = client("a_batch_may_span_tables") else { return };
+    let (one, other) = (create(&client).await, create(&client).await);
+    let tables = ItemTables::new(client.clone());
+    let json = r#"{"p":{"S":"a"},"s":{"N":"1"}}"#;
+    let fates = tables.write(Vehicle::Batch, &[put(&one, json), put(&other, json)]).await.expect("answered");
+    assert_eq!(fates, [Fate::Stored, Fate::Stored]);
+    assert!(scan(&client, &one).await.contains_key("a") && scan(&client, &other).await.contains_key("a"));
 }

@@ -111,7 +111,7 @@ mod tests {
         let configs = json!({"name": "n", "inputs": ["a"], "configs": flink,
             "secrets": {"aws.credentials.role.provider.role.provider.basic.secretkey": "hush"}});
         let sink = checked(configs).expect("complete");
-        assert_eq!((sink.settings.table_name.as_str(), sink.aws.region.as_deref()), ("copy", Some("us-east-2")));
+        assert_eq!((&*sink.settings.table_name, sink.aws.region.as_deref()), ("copy", Some("us-east-2")));
         assert_eq!(sink.dynamodb_endpoint.as_deref(), Some("http://dynamodb"));
         assert_eq!((sink.settings.max_batch, sink.settings.max_in_flight, sink.settings.max_buffered), (20, 5, 100));
         assert_eq!(sink.settings.flush_timeout, Duration::from_millis(70));
@@ -144,7 +144,7 @@ mod tests {
             let sink = checked(json!({"name": "n", "inputs": ["a"], "configs": risingwave.clone()})).expect("complete");
             let credentials = format!("{:?}", sink.aws.credentials);
             assert!(credentials.contains(expected) && !credentials.contains("hush"), "{risingwave}: {credentials}");
-            assert_eq!(sink.settings.table_name, "copy");
+            assert_eq!(&*sink.settings.table_name, "copy");
         }
     }
 

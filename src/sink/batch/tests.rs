@@ -4,7 +4,7 @@ use proptest::{prelude::*, test_runner::TestCaseError};
 
 use super::*;
 use crate::{
-    dynamodb::attribute::{Item, Value},
+    dynamodb::attribute::{Item, ItemKey, Value},
     error::Kind,
     ports::{KeySchema, KeyType},
 };
@@ -22,12 +22,22 @@ fn schema() -> KeySchema {
 /// The put of version `v` of item `key`; every third version is a delete instead.
 fn mapped(key: u64, v: u64) -> Mapped {
     let mut item = Item::from([("p".into(), Value::N(key.to_string()))]);
-    let id = ItemKey::of(&item, &schema()).expect("a key");
+    let target = Target { table: "copies".into(), key: ItemKey::of(&item, &schema()).expect("a key") };
+    let write = |action| Write { table: "copies".into(), action, condition: None };
     if v % 3 == 2 {
-        return Mapped { write: Write::Delete(item), key: id };
+        return Mapped { write: write(Action::Delete(item)), key: target };
     }
     item.insert("v".into(), Value::N(v.to_string()));
-    Mapped { write: Write::Put(item), key: id }
+    Mapped { write: write(Action::Put(item)), key: target }
+}
+
+impl Batches {
+    /// The batch is stored, but for the writes at `unprocessed`.
+    fn written(&mut self, batch: u64, unprocessed: &[usize], now: Moment, retry_at: Moment) -> Vec<Done> {
+        let count = self.in_flight[&batch].len();
+        let settled = (0..count).map(|at| if unprocessed.contains(&at) { Settled::Again } else { Settled::Stored });
+        self.answered(batch, settled.collect(), now, retry_at)
+    }
 }
 
 /// The position of the message with this number.
@@ -292,9 +302,10 @@ impl Model {
     }
 
     fn store(&mut self, write: &Write) {
-        match write {
-            Write::Put(item) => self.table.insert(name(write), item.clone()),
-            Write::Delete(_) => self.table.remove(&name(write)),
+        match &write.action {
+            Action::Put(item) => self.table.insert(name(write), item.clone()),
+            Action::Delete(_) => self.table.remove(&name(write)),
+            Action::Update { .. } => unreachable!("no updates here"),
         };
         let history = self.history.entry(name(write)).or_default();
         if history.last() != Some(write) {
@@ -427,10 +438,11 @@ proptest! {
             let writable: Vec<&Write> = of_key().filter(|(_, t, _)| !model.bad.contains(t)).map(|(.., write)| write).collect();
             let Some(last) = writable.last() else { continue };
             let stored = model.table.get(&name(last));
-            match last {
-                Write::Put(item) => prop_assert_eq!(stored, Some(item)),
-                Write::Delete(_) => prop_assert_eq!(stored, None),
-            }
+            let expected = match &last.action {
+                Action::Put(item) => Some(item),
+                Action::Delete(_) | Action::Update { .. } => None,
+            };
+            prop_assert_eq!(stored, expected);
             if !coalesce && model.again.is_empty() {
                 let mut versions: Vec<Write> = writable.into_iter().cloned().collect();
                 versions.dedup();

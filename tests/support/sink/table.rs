@@ -9,7 +9,7 @@ use std::{
 use pulsar_io_dynamodb::{
     dynamodb::attribute::{Item, Value},
     error::{Error, Kind, Result},
-    ports::{ItemTable, KeySchema, KeyType, Write},
+    ports::{Action, Fate, ItemTables, KeySchema, KeyType, Vehicle, Write},
 };
 use tokio::sync::Notify;
 
@@ -140,14 +140,15 @@ impl Table {
         let mut state = self.lock();
         for write in writes {
             let key = key_of(write.item());
-            let becomes = matches!(&***write, Write::Put(_)).then(|| version(write.item()));
+            let becomes = matches!(write.action, Action::Put(_)).then(|| version(write.item()));
             state.history.entry(key).or_default().push(becomes);
-            match &***write {
-                Write::Put(item) => state.items.insert(key, item.clone()),
-                Write::Delete(only) => {
+            match &write.action {
+                Action::Put(item) => state.items.insert(key, item.clone()),
+                Action::Delete(only) => {
                     assert_eq!(only.len(), 1, "a delete carries exactly the key");
                     state.items.remove(&key)
                 }
+                Action::Update { .. } => panic!("an update in a batch"),
             };
         }
     }
@@ -182,15 +183,16 @@ impl Drop for Call {
     }
 }
 
-impl ItemTable for Table {
-    async fn describe(&self) -> Result<KeySchema> {
+impl ItemTables for Table {
+    async fn describe(&self, _: &str) -> Result<KeySchema> {
         match self.lock().describe_script.pop_front() {
             Some(kind) => Err(Error::new(kind, "describe table copies", "as scripted")),
             None => Ok(KeySchema { partition: ("pk".into(), KeyType::N), sort: None }),
         }
     }
 
-    async fn batch_write(&self, writes: &[Arc<Write>]) -> Result<Vec<usize>> {
+    async fn write(&self, vehicle: Vehicle, writes: &[Arc<Write>]) -> Result<Vec<Fate>> {
+        assert_eq!(vehicle, Vehicle::Batch);
         let call = Call::begin(self, writes);
         let (fault, before, after) = {
             let mut state = self.lock();
@@ -225,7 +227,7 @@ impl ItemTable for Table {
         drop(call);
         match fault {
             Fault::LostReply => error(Kind::Unavailable, "time-out"),
-            _ => Ok(unprocessed),
+            _ => Ok((0..writes.len()).map(|at| if unprocessed.contains(&at) { Fate::Unprocessed } else { Fate::Stored }).collect()),
         }
     }
 }

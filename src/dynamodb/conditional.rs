@@ -1,0 +1,195 @@
+//! Writes that are not for BatchWriteItem: with a condition, of some attributes only, or several that belong together.
+
+use std::{collections::HashMap, sync::Arc};
+
+use aws_sdk_dynamodb::{
+    Client,
+    error::{ProvideErrorMetadata, SdkError},
+    operation::transact_write_items::TransactWriteItemsError,
+    types::{AttributeValue, CancellationReason, Delete, Put, TransactWriteItem, Update},
+};
+
+use super::{
+    failure::classify,
+    item_table::{attribute_value, outward},
+};
+use crate::{
+    dynamodb::attribute::Item,
+    error::{Error, Kind, Result},
+    ports::{Action, Fate, Write},
+};
+
+/// What `ConditionalCheckFailedException` is called in answers and in the reasons of a cancelled transaction.
+const CONDITION_FAILED: [&str; 2] = ["ConditionalCheckFailedException", "ConditionalCheckFailed"];
+
+/// PutItem, DeleteItem or UpdateItem.
+pub async fn single(client: &Client, write: &Write) -> Result<Fate> {
+    let (action, table) = (&write.action, &*write.table);
+    let terms = Terms::of(write);
+    match action {
+        Action::Put(item) => {
+            let request = client.put_item().table_name(table).set_item(Some(outward(item)));
+            let request = request.set_condition_expression(terms.condition);
+            let request = request.set_expression_attribute_names(terms.names).set_expression_attribute_values(terms.values);
+            fate(request.send().await, || doing(write))
+        }
+        Action::Delete(key) => {
+            let request = client.delete_item().table_name(table).set_key(Some(outward(key)));
+            let request = request.set_condition_expression(terms.condition);
+            let request = request.set_expression_attribute_names(terms.names).set_expression_attribute_values(terms.values);
+            fate(request.send().await, || doing(write))
+        }
+        Action::Update { key, .. } => {
+            let request = client.update_item().table_name(table).set_key(Some(outward(key)));
+            let request = request.set_update_expression(terms.update).set_condition_expression(terms.condition);
+            let request = request.set_expression_attribute_names(terms.names).set_expression_attribute_values(terms.values);
+            fate(request.send().await, || doing(write))
+        }
+    }
+}
+
+fn doing(write: &Write) -> String {
+    let action = match write.action {
+        Action::Put(_) => "PutItem",
+        Action::Delete(_) => "DeleteItem",
+        Action::Update { .. } => "UpdateItem",
+    };
+    format!("write an item of table {} (dynamodb:{action})", write.table)
+}
+
+fn fate<T, E>(
+    answer: std::result::Result<T, SdkError<E, aws_smithy_runtime_api::client::orchestrator::HttpResponse>>,
+    doing: impl Fn() -> String,
+) -> Result<Fate>
+where
+    E: ProvideErrorMetadata + std::error::Error + 'static,
+{
+    match answer {
+        Ok(_) => Ok(Fate::Stored),
+        Err(SdkError::ServiceError(answer)) if answer.err().code().is_some_and(|code| CONDITION_FAILED.contains(&code)) => {
+            Ok(Fate::ConditionFailed)
+        }
+        Err(error) => Err(classify(doing(), error)),
+    }
+}
+
+/// TransactWriteItems: all of them, or none. After a cancellation each write has the fate of its own reason; those without one are to be
+/// sent again.
+pub async fn transaction(client: &Client, writes: &[Arc<Write>]) -> Result<Vec<Fate>> {
+    let doing = || format!("write {} items in one transaction (dynamodb:TransactWriteItems)", writes.len());
+    let items = writes.iter().map(|write| transact_item(write)).collect::<Result<Vec<_>, _>>();
+    let items = items.map_err(|why| Error::new(Kind::Invalid, doing(), why))?;
+    let answer = client.transact_write_items().set_transact_items(Some(items)).send().await;
+    match answer {
+        Ok(_) => Ok(vec![Fate::Stored; writes.len()]),
+        Err(SdkError::ServiceError(answer)) if matches!(answer.err(), TransactWriteItemsError::TransactionCanceledException(_)) => {
+            let TransactWriteItemsError::TransactionCanceledException(cancelled) = answer.into_err() else { return Ok(Vec::new()) };
+            let reasons = cancelled.cancellation_reasons();
+            if reasons.len() != writes.len() {
+                let why = format!("it was cancelled with {} reasons: {}", reasons.len(), cancelled.message().unwrap_or_default());
+                return Err(Error::new(Kind::Unavailable, doing(), why));
+            }
+            Ok(reasons.iter().map(|reason| cancelled_fate(reason, doing)).collect())
+        }
+        Err(error) => Err(classify(doing(), error)),
+    }
+}
+
+/// The codes of a cancellation's reasons: "TransactWriteItems", Amazon DynamoDB API Reference. `None` is a literal text there.
+fn cancelled_fate(reason: &CancellationReason, doing: impl Fn() -> String) -> Fate {
+    let code = reason.code().unwrap_or("None");
+    let why = || format!("{code}: {}", reason.message().unwrap_or_default());
+    match code {
+        code if CONDITION_FAILED.contains(&code) => Fate::ConditionFailed,
+        "ValidationError" => Fate::Refused(Error::new(Kind::Invalid, doing(), why())),
+        "ItemCollectionSizeLimitExceeded" => Fate::Refused(Error::new(Kind::ItemCollectionFull, doing(), why())),
+        // Throttling, conflicts, and those that are not to blame.
+        _ => Fate::Unprocessed,
+    }
+}
+
+fn transact_item(write: &Write) -> Result<TransactWriteItem, String> {
+    let terms = Terms::of(write);
+    let builder = TransactWriteItem::builder();
+    let table = &*write.table;
+    let built = match &write.action {
+        Action::Put(item) => Put::builder()
+            .table_name(table)
+            .set_item(Some(outward(item)))
+            .set_condition_expression(terms.condition)
+            .set_expression_attribute_names(terms.names)
+            .set_expression_attribute_values(terms.values)
+            .build()
+            .map(|put| builder.put(put)),
+        Action::Delete(key) => Delete::builder()
+            .table_name(table)
+            .set_key(Some(outward(key)))
+            .set_condition_expression(terms.condition)
+            .set_expression_attribute_names(terms.names)
+            .set_expression_attribute_values(terms.values)
+            .build()
+            .map(|delete| builder.delete(delete)),
+        Action::Update { key, .. } => Update::builder()
+            .table_name(table)
+            .set_key(Some(outward(key)))
+            .set_update_expression(terms.update)
+            .set_condition_expression(terms.condition)
+            .set_expression_attribute_names(terms.names)
+            .set_expression_attribute_values(terms.values)
+            .build()
+            .map(|update| builder.update(update)),
+    };
+    built.map(|builder| builder.build()).map_err(|why| why.to_string())
+}
+
+/// The expressions of a write. DynamoDB refuses empty maps and names that are not used.
+#[derive(Debug, Default, PartialEq)]
+struct Terms {
+    update: Option<String>,
+    condition: Option<String>,
+    names: Option<HashMap<String, String>>,
+    values: Option<HashMap<String, AttributeValue>>,
+}
+
+impl Terms {
+    fn of(write: &Write) -> Self {
+        let (mut names, mut values) = (HashMap::new(), HashMap::new());
+        if let Some(condition) = write.condition.as_deref() {
+            names.extend(condition.names.clone());
+            values.extend(outward(&condition.values));
+        }
+        let update = match &write.action {
+            Action::Update { set, remove, .. } => update_expression(set, remove.iter(), &mut names, &mut values),
+            Action::Put(_) | Action::Delete(_) => None,
+        };
+        Self {
+            update,
+            condition: write.condition.as_deref().map(|condition| condition.expression.clone()),
+            names: (!names.is_empty()).then_some(names),
+            values: (!values.is_empty()).then_some(values),
+        }
+    }
+}
+
+/// `SET #u0 = :u0, … REMOVE #r0, …`: names stand for themselves nowhere, since any of them may be a reserved word.
+fn update_expression<'a>(
+    set: &Item,
+    remove: impl Iterator<Item = &'a String>,
+    names: &mut HashMap<String, String>,
+    values: &mut HashMap<String, AttributeValue>,
+) -> Option<String> {
+    let mut sets = Vec::new();
+    for (at, (name, value)) in set.iter().enumerate() {
+        names.insert(format!("#u{at}"), name.clone());
+        values.insert(format!(":u{at}"), attribute_value(value));
+        sets.push(format!("#u{at} = :u{at}"));
+    }
+    let mut removes = Vec::new();
+    for (at, name) in remove.enumerate() {
+        names.insert(format!("#r{at}"), name.clone());
+        removes.push(format!("#r{at}"));
+    }
+    let part = |word: &str, terms: Vec<String>| (!terms.is_empty()).then(|| format!("{word} {}", terms.join(", ")));
+    let parts: Vec<String> = part("SET", sets).into_iter().chain(part("REMOVE", removes)).collect();
+    (!parts.is_empty()).then(|| parts.join(" "))
+}

@@ -25,11 +25,16 @@ pub struct Connector {
 impl Connector {
     /// Starts `source` or `sink` with this configuration file. Its log goes on in the same file over restarts.
     pub fn start(lab: &Lab, kind: &str, config: &str) -> Self {
+        Self::start_as(lab, kind, kind, config)
+    }
+
+    /// The same under a name of its own, beside others of its kind.
+    pub fn start_as(lab: &Lab, kind: &str, name: &str, config: &str) -> Self {
         let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(&lab.unique);
         fs::create_dir_all(&folder).expect("target is writable");
-        let file = folder.join(format!("{kind}.yaml"));
+        let file = folder.join(format!("{name}.yaml"));
         fs::write(&file, config).expect("target is writable");
-        let log = folder.join(format!("{kind}.log"));
+        let log = folder.join(format!("{name}.log"));
         let stderr = File::options().append(true).create(true).open(&log).expect("target is writable");
         let port = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port").port();
         let http_address = format!("127.0.0.1:{port}");

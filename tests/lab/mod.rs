@@ -5,6 +5,7 @@
 mod cloudwatch;
 mod connector;
 mod every_type;
+mod fleet;
 mod kill;
 mod shop;
 mod table;

@@ -20,18 +20,23 @@ pub struct Table {
     pub name: String,
 }
 
+/// A client for DynamoDB Local.
+pub fn client(lab: &Lab) -> Client {
+    let http_client = aws_smithy_http_client::Builder::new().build_http();
+    let config = aws_sdk_dynamodb::Config::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .http_client(http_client)
+        .endpoint_url(&lab.dynamodb_endpoint)
+        .region(Region::new("us-east-1"))
+        .credentials_provider(Credentials::new("local", "local", None, None, "lab"))
+        .build();
+    Client::from_conf(config)
+}
+
 impl Table {
     /// A table with the string partition key `pk` and the number sort key `sk`, and with a stream where a view type is given.
     pub async fn create(lab: &Lab, name: &str, stream: Option<StreamViewType>) -> Self {
-        let http_client = aws_smithy_http_client::Builder::new().build_http();
-        let config = aws_sdk_dynamodb::Config::builder()
-            .behavior_version(BehaviorVersion::latest())
-            .http_client(http_client)
-            .endpoint_url(&lab.dynamodb_endpoint)
-            .region(Region::new("us-east-1"))
-            .credentials_provider(Credentials::new("local", "local", None, None, "lab"))
-            .build();
-        let table = Self { client: Client::from_conf(config), name: format!("{name}-{}", lab.unique) };
+        let table = Self { client: client(lab), name: format!("{name}-{}", lab.unique) };
         let attribute =
             |name: &str, kind| AttributeDefinition::builder().attribute_name(name).attribute_type(kind).build().expect("complete");
         let key = |name: &str, kind| KeySchemaElement::builder().attribute_name(name).key_type(kind).build().expect("complete");

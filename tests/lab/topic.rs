@@ -16,6 +16,8 @@ pub struct Topic {
 pub struct Message {
     pub key: Option<String>,
     pub properties: std::collections::BTreeMap<String, String>,
+    /// When the publisher sent it. Epoch milliseconds.
+    pub publish_time: u64,
     pub text: String,
     pub json: serde_json::Value,
 }
@@ -31,12 +33,17 @@ impl Topic {
 
     /// The next message; fails when none comes for a minute.
     pub async fn next(&mut self) -> Message {
-        let next = tokio::time::timeout(Duration::from_secs(60), self.consumer.next()).await;
-        let message = next.expect("a message within a minute").expect("the subscription lives").expect("a message");
+        tokio::time::timeout(Duration::from_secs(60), self.next_whenever()).await.expect("a message within a minute")
+    }
+
+    /// The next message, however long that takes.
+    pub async fn next_whenever(&mut self) -> Message {
+        let message = self.consumer.next().await.expect("the subscription lives").expect("a message");
         self.consumer.ack(&message).await.expect("acknowledged");
         let text = String::from_utf8(message.deserialize()).expect("UTF-8");
         Message {
             key: message.key(),
+            publish_time: message.metadata().publish_time,
             properties: message.metadata().properties.iter().map(|property| (property.key.clone(), property.value.clone())).collect(),
             json: serde_json::from_str(&text).unwrap_or_default(),
             text,

@@ -53,6 +53,15 @@ pub struct Shard {
 }
 
 impl Shard {
+    pub fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    /// The number of its first record, or of the one that it would have.
+    pub fn first(&self) -> u64 {
+        self.first
+    }
+
     /// One more than the number of its last record.
     fn end(&self, now: u64) -> u64 {
         self.segments.last().map_or(self.first, |last| last.first + last.count(now))

@@ -20,6 +20,8 @@ pub enum Command {
     Sink(Run),
     /// Check a configuration and tell all that is wrong with it. Nothing is created or called.
     Check(Check),
+    /// Show a source's leases: which worker reads which shard, and how far it is; give them up, or read again from another position.
+    Leases(Leases),
     /// Print the configuration's JSON schema or reference, or the page of all metrics.
     ConfigSchema(ConfigSchema),
 }
@@ -78,6 +80,56 @@ pub struct Check {
     /// The configuration file: YAML or JSON.
     #[arg(long, value_name = "FILE")]
     pub config: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct Leases {
+    #[command(subcommand)]
+    pub action: Option<LeasesAction>,
+    /// The source's configuration file: it says which lease table, which stream and which credentials.
+    #[arg(long, value_name = "FILE", global = true)]
+    pub config: Option<PathBuf>,
+    /// Print JSON instead of a table.
+    #[arg(long)]
+    pub json: bool,
+    /// Look twice, so many seconds apart, to tell living owners from dead ones: a living one renews its leases every 3 to 4 seconds. 0 looks once.
+    #[arg(long, value_name = "SECONDS", default_value_t = 4, value_parser = clap::value_parser!(u64).range(0..=300))]
+    pub wait: u64,
+    /// Do not ask the stream how old checkpoints are and what comes after them.
+    #[arg(long)]
+    pub no_lag: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum LeasesAction {
+    /// Take leases from their owners, so that any worker can have them at once. Nothing is lost, something may be published twice.
+    Release(Wanted),
+    /// Set where the reading of shards goes on: records are published again, or skipped.
+    Reset {
+        #[command(flatten)]
+        wanted: Wanted,
+        /// TRIM_HORIZON (the oldest that the stream has), LATEST (what is written from now on), or a time: 2026-11-21T08:00:00Z, 2026-11-21, epoch
+        /// milliseconds.
+        #[arg(long, value_name = "POSITION")]
+        to: String,
+    },
+}
+
+/// Which leases to change, and how sure the operator is.
+#[derive(Debug, Args)]
+pub struct Wanted {
+    /// The shards whose leases are meant.
+    #[arg(value_name = "SHARD", required_unless_present = "all", conflicts_with = "all")]
+    pub shards: Vec<String>,
+    /// All leases of the table.
+    #[arg(long)]
+    pub all: bool,
+    /// Do not ask.
+    #[arg(long)]
+    pub yes: bool,
+    /// Also where the owner is alive: it loses the lease at its next renewal.
+    #[arg(long)]
+    pub force: bool,
 }
 
 #[derive(Debug, Args)]

@@ -15,6 +15,7 @@ pub mod config;
 pub mod dynamodb;
 pub mod error;
 pub mod host;
+pub mod leases;
 pub mod metrics;
 pub mod ports;
 pub mod pulsar;

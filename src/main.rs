@@ -8,6 +8,7 @@ use pulsar_io_dynamodb::{
     config::{self, load, pulsar::Given, reference},
     error::{Error, Result},
     host::standalone,
+    leases,
     metrics::page,
     pulsar::{LOG_TARGET, client::Token},
     supervisor::{EXIT_USAGE, exit_code},
@@ -52,6 +53,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
             log(&run.log)?;
             standalone::sink(sink, pulsar, run.http_address)
         }
+        Command::Leases(command) => leases::run(&command, &environment),
         Command::Check(check) => check_file(&check, &environment),
         Command::ConfigSchema(wanted) => {
             print!("{}", schema(&wanted));

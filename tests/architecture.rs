@@ -7,6 +7,7 @@ use std::{
 
 /// Decisions without IO: no runtime, no clock. Time comes in as an argument.
 const PURE: &[&str] = &[
+    "leases/view.rs",
     "source/discover.rs",
     "source/lease/plan.rs",
     "source/shard.rs",

@@ -287,7 +287,7 @@ fn start_position(position: InitialPosition, start_at_time: Option<&str>, proble
 }
 
 /// The forms that the Java connector takes.
-fn epoch_millis(text: &str) -> Option<i64> {
+pub fn epoch_millis(text: &str) -> Option<i64> {
     if let Ok(millis) = text.parse() {
         return Some(millis);
     }

@@ -227,6 +227,25 @@ impl ports::LeaseTable for LeaseTable {
 }
 
 impl LeaseTable {
+    /// Sets where reading goes on, and gives the lease up: for the operator, not for workers (C2). What was counted for the old position
+    /// is void. Condition and outcome as for every write.
+    pub async fn reset(&self, seen: &Lease, checkpoint: &Checkpoint, start_at: Option<i64>) -> Result<Claim> {
+        let (set, remove) = if start_at.is_some() { (format!(", {START_AT} = :start"), "") } else { (String::new(), START_AT) };
+        let update = format!(
+            "SET {COUNTER} = :next, {CHECKPOINT} = :checkpoint, {SUB_SEQUENCE} = :zero, {SWITCHES} = :zero{set} \
+             REMOVE pendingCheckpoint, pendingCheckpointSubSequenceNumber, {OWNER}, {NONCE}{}{remove}",
+            if remove.is_empty() { "" } else { ", " }
+        );
+        let mut change = Change::of(seen, &update).with(":checkpoint", text(checkpoint_text(checkpoint))).with(":zero", number(0));
+        if let Some(start_at) = start_at {
+            change = change.with(":start", AttributeValue::N(start_at.to_string()));
+        }
+        let is_written = |row: &Lease| {
+            row.owner.is_none() && row.counter == seen.counter + 1 && row.checkpoint == *checkpoint && row.start_at == start_at
+        };
+        self.update("reset", seen, change, is_written).await
+    }
+
     async fn create_table(&self) -> Result<()> {
         let doing = || format!("create the lease table {} (dynamodb:CreateTable)", self.table);
         let broken = |error: aws_sdk_dynamodb::error::BuildError| Error::new(Kind::Fatal, doing(), error);

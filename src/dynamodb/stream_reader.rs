@@ -26,7 +26,7 @@ use super::failure::classify;
 use crate::{
     error::{Error, Kind, Result, Retry},
     metrics::health::Health,
-    ports::{self, Page, ReadFrom, Shard, ShardId, ShardPage, StreamArn, StreamStatus},
+    ports::{self, Page, ReadFrom, SequenceNumber, Shard, ShardId, ShardPage, StreamArn, StreamStatus},
 };
 
 /// One stream, by the Streams API. The client has to be made with an HTTP client of [`keep_pages`].
@@ -40,6 +40,76 @@ impl StreamReader {
     pub fn new(client: Client, stream_arn: impl AsRef<str>) -> Self {
         Self { client, stream_arn: StreamArn::new(stream_arn) }
     }
+}
+
+/// How many pages a glance looks through: the service may answer with empty ones although records follow.
+const GLANCE_PAGES: usize = 4;
+
+/// What a glance at a shard finds around a position.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Glance {
+    /// When the record at the position was created. Epoch milliseconds.
+    pub reached: Option<i64>,
+    /// When the first record after it was.
+    pub next: Option<i64>,
+    /// There is none after it.
+    pub at_tip: bool,
+}
+
+impl StreamReader {
+    /// Looks at the record with this number and at the first after it; without a number, at the shard's first. For people: a worker reads.
+    pub async fn glance(&self, shard: &ShardId, at: Option<&SequenceNumber>) -> Result<Glance> {
+        use ports::StreamReader as _;
+        let from = at.map_or(ReadFrom::TrimHorizon, |number| ReadFrom::At(number.clone()));
+        let mut iterator = self.shard_iterator(shard, &from).await?;
+        let mut glance = Glance::default();
+        for _ in 0..GLANCE_PAGES {
+            let page = self.page(shard, &iterator, Some(2)).await?;
+            for record in &page.records {
+                let why = |error| Error::new(Kind::Unavailable, format!("read shard {shard} of {}", self.stream_arn), error);
+                let RecordText { dynamodb: change } = serde_json::from_slice(record).map_err(why)?;
+                // The service tells seconds, as a number with a fraction or without.
+                let created = (change.approximate_creation_date_time * 1000.0) as i64;
+                if at.is_some_and(|at| SequenceNumber::parse(&change.sequence_number).is_ok_and(|number| number <= *at)) {
+                    glance.reached = Some(created);
+                } else {
+                    glance.next = Some(created);
+                    return Ok(glance);
+                }
+            }
+            match page.next_iterator {
+                Some(next) => iterator = next,
+                None => break,
+            }
+        }
+        glance.at_tip = true;
+        Ok(glance)
+    }
+
+    /// A page of so many records at most.
+    async fn page(&self, shard: &ShardId, iterator: &str, limit: Option<i32>) -> Result<Page> {
+        let doing = || format!("read shard {shard} of {} (dynamodb:GetRecords)", self.stream_arn);
+        let call = async {
+            let sent = self.client.get_records().shard_iterator(iterator).set_limit(limit).send().await;
+            sent.map(|_| PAGE.with(RefCell::take))
+        };
+        let page = PAGE.scope(RefCell::default(), call).await.map_err(|error| classify(doing(), error))?;
+        let page = page.ok_or_else(|| Error::new(Kind::Fatal, doing(), "the client was made without keep_pages"))?;
+        read_page(&page).map_err(|error| Error::new(Kind::Unavailable, doing(), format!("the answer is not readable: {error}")))
+    }
+}
+
+#[derive(Deserialize)]
+struct RecordText {
+    dynamodb: ChangeText,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct ChangeText {
+    #[serde(default)]
+    approximate_creation_date_time: f64,
+    sequence_number: String,
 }
 
 /// How long a table may take to say which stream it has.
@@ -122,14 +192,7 @@ impl ports::StreamReader for StreamReader {
     }
 
     async fn get_records(&self, shard: &ShardId, iterator: &str) -> Result<Page> {
-        let doing = || format!("read shard {shard} of {} (dynamodb:GetRecords)", self.stream_arn);
-        let call = async {
-            let sent = self.client.get_records().shard_iterator(iterator).send().await;
-            sent.map(|_| PAGE.with(RefCell::take))
-        };
-        let page = PAGE.scope(RefCell::default(), call).await.map_err(|error| classify(doing(), error))?;
-        let page = page.ok_or_else(|| Error::new(Kind::Fatal, doing(), "the client was made without keep_pages"))?;
-        read_page(&page).map_err(|error| Error::new(Kind::Unavailable, doing(), format!("the answer is not readable: {error}")))
+        self.page(shard, iterator, None).await
     }
 }
 

@@ -6,6 +6,7 @@ mod cloudwatch;
 mod item_table;
 mod kcl;
 mod lease_table;
+mod leases;
 mod metrics;
 mod pulsar;
 mod stand_in;

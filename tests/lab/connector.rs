@@ -20,6 +20,8 @@ pub struct Connector {
     child: Child,
     http_address: String,
     pub log: PathBuf,
+    /// The configuration file.
+    pub config: PathBuf,
 }
 
 impl Connector {
@@ -52,7 +54,7 @@ impl Connector {
             .stderr(stderr)
             .spawn()
             .expect("the connector starts");
-        Self { child, http_address, log }
+        Self { child, http_address, log, config: file }
     }
 
     /// As a crash: nothing is drained, nothing is said.

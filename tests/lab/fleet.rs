@@ -11,8 +11,6 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use aws_sdk_dynamodb::types::AttributeValue;
-
 use super::{
     Lab, Random,
     connector::Connector,
@@ -50,7 +48,6 @@ struct Emission {
 struct Row {
     owner: Option<String>,
     ended: bool,
-    parents: Vec<String>,
 }
 
 type Rows = BTreeMap<String, Row>;
@@ -290,8 +287,7 @@ async fn rows(client: &aws_sdk_dynamodb::Client, table: &str) -> Option<Rows> {
     let text = |item: &Item, name: &str| item.get(name).and_then(|value| value.as_s().ok()).cloned();
     let row = |item: Item| {
         let ended = text(&item, "checkpoint").as_deref() == Some("SHARD_END");
-        let parents = item.get("parentShardId").map(|value: &AttributeValue| value.as_ss().expect("a set").clone()).unwrap_or_default();
-        (text(&item, "leaseKey").expect("a key"), Row { owner: text(&item, "leaseOwner"), ended, parents })
+        (text(&item, "leaseKey").expect("a key"), Row { owner: text(&item, "leaseOwner"), ended })
     };
     Some(items.into_iter().map(row).collect())
 }

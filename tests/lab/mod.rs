@@ -7,6 +7,7 @@ mod connector;
 mod every_type;
 mod fleet;
 mod kill;
+mod leases;
 mod shop;
 mod table;
 mod topic;

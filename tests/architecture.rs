@@ -108,6 +108,18 @@ fn decisions_are_pure() {
     }
 }
 
+/// An order of branches that a runtime's dice choose cannot be repeated from a seed (`tests/sim/source/random.rs`), and the order matters
+/// wherever a lease may be lost.
+#[test]
+fn every_choice_of_the_source_is_biased() {
+    for (file, text) in sources().into_iter().filter(|(file, _)| file.starts_with("source/")) {
+        let lines: Vec<_> = code(&text).collect();
+        for pair in lines.windows(2).filter(|pair| pair[0].1.contains("select! {")) {
+            assert_eq!(pair[1].1.trim(), "biased;", "src/{file}:{}: a select! without it", pair[0].0);
+        }
+    }
+}
+
 #[test]
 fn the_rules_bite() {
     assert!(names("use pulsar::Producer;", "pulsar"));

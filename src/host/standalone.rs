@@ -26,7 +26,8 @@ use crate::{
         inbox::{SubscriptionType, TopicInbox},
         publisher::{Lanes, TopicPublisher},
     },
-    sink, source,
+    sink,
+    source::{self, clock::Clock},
     supervisor::{Signals, supervise},
 };
 
@@ -52,7 +53,8 @@ pub fn source(configured: Source, pulsar: PulsarSettings, http_address: Option<S
         let Some(ready) = stop.run_until_cancelled(ready).await else { return Ok(()) };
         let (aws, reader, leases, (publisher, lanes)) = ready?;
         let working = async {
-            let outcome = source::run(configured.settings, Arc::new(reader), Arc::new(leases), publisher, health.clone(), stop).await;
+            let outcome =
+                source::run(configured.settings, Clock::start(), Arc::new(reader), Arc::new(leases), publisher, health.clone(), stop).await;
             finish(lanes).await;
             outcome
         };

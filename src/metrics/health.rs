@@ -8,6 +8,7 @@ use super::{
     names,
     shards::{ShardStatus, Shards},
 };
+use crate::source::clock::Clock;
 
 /// Shared by all stages of a worker; cheap to clone. Red as long as any stage has a reason, or a shard stands still without one.
 #[derive(Debug, Clone, Default)]
@@ -17,6 +18,11 @@ pub struct Health {
 }
 
 impl Health {
+    /// By the clock of its worker.
+    pub fn new(clock: Clock) -> Self {
+        Self { reasons: Arc::default(), shards: Shards::new(clock) }
+    }
+
     /// `stage` (and what it works on, such as a shard) cannot go on, because of `reason`. Repeating it replaces the reason.
     pub fn red(&self, stage: impl Into<String>, reason: impl ToString) {
         self.lock().insert(stage.into(), reason.to_string());

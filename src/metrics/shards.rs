@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use super::names;
 use crate::{
     ports::{Lease, ShardId},
-    source::clock::epoch_millis,
+    source::clock::Clock,
 };
 
 /// Milliseconds of the worker's monotonic clock; negative for what was before its start.
@@ -41,6 +41,7 @@ const ENDED_KEPT: Millis = 15 * 60 * 1000;
 pub struct Shards {
     /// Zero of [`Millis`].
     start: Instant,
+    clock: Clock,
     inner: Arc<Mutex<Inner>>,
 }
 
@@ -55,7 +56,7 @@ struct Inner {
 
 impl Default for Shards {
     fn default() -> Self {
-        Self { start: Instant::now(), inner: Arc::default() }
+        Self::new(Clock::start())
     }
 }
 
@@ -116,6 +117,10 @@ pub struct ShardStatus {
 }
 
 impl Shards {
+    pub fn new(clock: Clock) -> Self {
+        Self { start: Instant::now(), clock, inner: Arc::default() }
+    }
+
     /// A shard is read from now on, until the meter is dropped.
     pub fn enter(&self, lease: &Lease) -> Meter {
         let state = Arc::new(State::new(self.now(), self.opened(&lease.shard)));
@@ -174,7 +179,7 @@ impl Shards {
 
     /// A time of the wall clock, by the monotonic clock: an age does not jump when somebody sets the clock.
     fn of_epoch(&self, millis: i64) -> Millis {
-        self.now() - (epoch_millis() - millis).max(0)
+        self.now() - (self.clock.epoch_millis() - millis).max(0)
     }
 
     fn opened(&self, shard: &ShardId) -> Option<Millis> {

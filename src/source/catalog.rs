@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::{
     StartPosition,
-    clock::{Clock, epoch_millis},
+    clock::Clock,
     discover::{self, Missing, Times},
     heal::heal,
 };
@@ -80,7 +80,8 @@ impl<R: StreamReader, L: LeaseTable> Catalog<R, L> {
         } else {
             self.health.green(STREAM);
         }
-        let missing = discover::missing(&shards, &leases, self.start, Times { started: self.started_millis, now: epoch_millis() });
+        let missing =
+            discover::missing(&shards, &leases, self.start, Times { started: self.started_millis, now: self.clock.epoch_millis() });
         if !leases.is_empty() && self.start != StartPosition::TrimHorizon {
             tracing::debug!(
                 leases = leases.len(),
@@ -120,7 +121,7 @@ impl<R: StreamReader, L: LeaseTable> Catalog<R, L> {
     pub async fn existence(&self, shard: &ShardId) -> Result<Existence> {
         let (_, shards) = self.list().await?;
         // A listing may lag behind. What is younger than the stream's retention cannot have been trimmed, whatever it says (D1).
-        let listed = shards.iter().any(|other| other.id == *shard) || discover::is_young(shard, epoch_millis());
+        let listed = shards.iter().any(|other| other.id == *shard) || discover::is_young(shard, self.clock.epoch_millis());
         Ok(if listed { Existence::Listed } else { Existence::Trimmed })
     }
 

@@ -1,30 +1,80 @@
 //! Where the source's edges read time; decisions get it as a [`Moment`].
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::{
+    fmt,
+    future::{Future, poll_fn},
+    pin::pin,
+    task::{Context, Poll, ready},
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use tokio::time::Instant;
 
 use crate::ports::Moment;
 
-/// Monotonic time since the worker started.
-#[derive(Debug, Clone, Copy)]
-pub struct Clock(Instant);
+/// The machine that a worker runs on, as far as the worker can feel it. The seam at which the simulation steps wall clocks and
+/// freezes workers; the program runs on [`Clock::start`]'s.
+pub trait Machine: fmt::Debug + Send + Sync {
+    /// The wall clock.
+    fn epoch_millis(&self) -> i64;
 
-impl Clock {
-    pub fn start() -> Self {
-        Self(Instant::now())
-    }
-
-    pub fn now(&self) -> Moment {
-        self.0.elapsed()
-    }
-
-    pub async fn sleep_until(&self, moment: Moment) {
-        tokio::time::sleep_until(self.0 + moment).await;
+    /// Ready while the machine runs the worker's tasks, which is always, but for a process that is stopped (SIGSTOP, a suspended
+    /// machine). Wakes the task when it may go on.
+    fn poll_running(&self, _: &mut Context<'_>) -> Poll<()> {
+        Poll::Ready(())
     }
 }
 
-/// The wall clock in epoch milliseconds: for start positions and lag only, never to compare two machines' leases.
+#[derive(Debug)]
+struct RealMachine;
+
+impl Machine for RealMachine {
+    fn epoch_millis(&self) -> i64 {
+        epoch_millis()
+    }
+}
+
+/// Monotonic time since the worker started, and its machine's wall clock.
+#[derive(Debug, Clone, Copy)]
+pub struct Clock {
+    started: Instant,
+    machine: &'static dyn Machine,
+}
+
+impl Clock {
+    pub fn start() -> Self {
+        Self::start_on(&RealMachine)
+    }
+
+    pub fn start_on(machine: &'static dyn Machine) -> Self {
+        Self { started: Instant::now(), machine }
+    }
+
+    pub fn now(&self) -> Moment {
+        self.started.elapsed()
+    }
+
+    pub async fn sleep_until(&self, moment: Moment) {
+        tokio::time::sleep_until(self.started + moment).await;
+    }
+
+    /// The wall clock in epoch milliseconds: for start positions and lag only, never to compare two machines' leases.
+    pub fn epoch_millis(&self) -> i64 {
+        self.machine.epoch_millis()
+    }
+
+    /// Whatever a worker spawns goes through this: a task gets on only while its machine runs.
+    pub async fn run<T>(self, task: impl Future<Output = T>) -> T {
+        let mut task = pin!(task);
+        poll_fn(|context| {
+            ready!(self.machine.poll_running(context));
+            task.as_mut().poll(context)
+        })
+        .await
+    }
+}
+
+/// This machine's wall clock in epoch milliseconds, for what happens before a worker has its [`Clock`].
 pub fn epoch_millis() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)

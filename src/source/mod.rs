@@ -105,6 +105,7 @@ pub struct Shared<R, L, P> {
 /// Errors only where neither time nor a person can heal it without a restart.
 pub async fn run<R: StreamReader, L: LeaseTable, P: Publisher>(
     settings: Settings,
+    clock: Clock,
     reader: Arc<R>,
     leases: Arc<L>,
     publisher: P,
@@ -112,7 +113,6 @@ pub async fn run<R: StreamReader, L: LeaseTable, P: Publisher>(
     stop: CancellationToken,
 ) -> Result<()> {
     let (reader, leases) = (Arc::new(Timed(reader)), Arc::new(Timed(leases)));
-    let clock = Clock::start();
     let throttle_delay = settings.backoff;
     tokio::select! {
         biased;
@@ -243,13 +243,13 @@ impl<R: StreamReader, L: LeaseTable, P: Publisher> Worker<R, L, P> {
     fn audit(&mut self) {
         self.next_audit = None;
         let shared = self.shared.clone();
-        self.tasks.spawn(async move {
+        self.tasks.spawn(shared.clock.run(async move {
             tokio::select! {
                 biased;
                 () = shared.stop.cancelled() => Done::Audit(Ok(Missing::default())),
                 result = shared.catalog.create_missing() => Done::Audit(result),
             }
-        });
+        }));
     }
 
     /// Looks at the lease table, and takes what may be taken.
@@ -294,7 +294,7 @@ impl<R: StreamReader, L: LeaseTable, P: Publisher> Worker<R, L, P> {
                     let (shared, shard) = (self.shared.clone(), tenure.lease().shard.clone());
                     self.seen.saw(tenure.lease().clone(), shared.clock.now());
                     self.held.insert(shard.clone());
-                    self.tasks.spawn(async move { Done::Shard(shard, consume::consume(&shared, tenure).await) });
+                    self.tasks.spawn(shared.clock.run(async move { Done::Shard(shard, consume::consume(&shared, tenure).await) }));
                 }
                 Ok(Taken::Refused(Some(row))) => self.seen.saw(row, shared.clock.now()),
                 Ok(Taken::Refused(None)) => self.seen.gone(&lease.shard),

@@ -2,7 +2,7 @@ use metrics_exporter_prometheus::PrometheusBuilder;
 use tokio::time::advance;
 
 use super::*;
-use crate::ports::Checkpoint;
+use crate::{ports::Checkpoint, source::clock::epoch_millis};
 
 const SECOND: Duration = Duration::from_secs(1);
 

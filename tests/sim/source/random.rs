@@ -1,103 +1,152 @@
-//! Random worlds: splits, kills, stops and faults at random moments, from one seed. `SEED=N` repeats a run.
+//! Random schedules: fleets of workers, with everything that can happen to them, from one seed.
+//!
+//! `SEED=N` repeats one schedule and prints what happens in it; `SIM_SEEDS=N` says how many schedules are run.
 
-use std::time::Duration;
+mod schedule;
 
-use pulsar_io_dynamodb::ports::ShardId;
+use std::{
+    ops::Range,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
 
-use super::duplicates;
-use crate::support::source::{Call, Fault, World, settings};
+use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
 
-const ITEMS: u32 = 6;
+use self::schedule::{Outcome, schedule};
+use crate::support::source::World;
 
-/// C1, C2, S1, O1 are checked on each write and publish; D1 at the end.
+/// Enough to see most mistakes, in a few seconds. `.ci/run` asks for more.
+const SEEDS: u64 = 100;
+/// In so many schedules, everything happens.
+const MANY: u64 = 400;
+
+/// C1, C2, L1, L2, S1, O1 and M1 are checked on each write, read and publish; D1, G1, Z1 and H1 at the end.
 #[test]
-fn c1_c2_s1_o1_d1_hold_for_random_schedules() {
-    let seeds = match std::env::var("SEED") {
-        Ok(seed) => {
-            let seed: u64 = seed.parse().expect("SEED is a number");
-            seed..seed + 1
-        }
-        Err(_) => 0..150,
-    };
-    let mut restarted = 0;
-    for seed in seeds {
-        eprintln!("SEED={seed}");
-        fastrand::seed(seed);
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().expect("a runtime");
-        restarted += runtime.block_on(schedule(seed));
+fn c1_c2_l1_l2_s1_o1_d1_g1_m1_z1_h1_hold_for_random_schedules() {
+    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap_or_else(|_| panic!("{name} is a number")));
+    if let Some(seed) = number("SEED") {
+        let replay = replay(seed);
+        eprintln!("{}", replay.log.join("\n"));
+        return replay.result.unwrap_or_else(|why| panic!("SEED={seed}: {why}"));
     }
-    assert!(restarted > 0 || std::env::var("SEED").is_ok());
+    let first = number("SIM_FIRST").unwrap_or(0);
+    let seeds = number("SIM_SEEDS").unwrap_or(SEEDS);
+    let outcome = all(first..first + seeds);
+    eprintln!("{seeds} schedules: {outcome:?}");
+    if seeds >= MANY {
+        let Outcome { kills, freezes, stops, twins, refusals, splits, takes, gaps, .. } = outcome;
+        for (what, times) in [
+            ("kills", kills),
+            ("freezes", freezes),
+            ("stops", stops),
+            ("twins", twins),
+            ("refusals", refusals),
+            ("splits", splits),
+            ("takes", takes),
+            ("gaps", gaps),
+        ] {
+            assert!(times > 0, "no {what} in {seeds} schedules: they show nothing about them");
+        }
+    }
 }
 
-/// Items live in shards as in DynamoDB: each item in one open shard at a time, and in one of its children after a split.
-struct Homes(Vec<ShardId>);
+/// A seed is worth something only if it repeats everything.
+#[test]
+fn a_seed_repeats_every_event() {
+    for seed in 1_000_000..1_000_010 {
+        let (first, second) = (replay(seed), replay(seed));
+        let differs = first.log.iter().zip(&second.log).position(|(a, b)| a != b);
+        assert_eq!(differs.map(|at| (&first.log[at], &second.log[at])), None, "SEED={seed}");
+        assert_eq!(first.log.len(), second.log.len(), "SEED={seed}");
+        assert!(first.log.len() > 100, "SEED={seed}: something happens");
+    }
+}
 
-async fn schedule(seed: u64) -> usize {
-    let mut random = fastrand::Rng::with_seed(seed ^ 0x5eed);
-    let mut world = World::new(seed);
-    {
-        let mut state = world.lock();
-        state.page = random.usize(1..40);
-        state.empty_pages = random.bool();
-        state.knows_children = random.bool();
-        state.receipt_delay = Duration::from_millis(random.u64(0..30));
-    }
-    let mut homes = Homes((0..ITEMS).map(|_| world.shard(None)).collect());
-    let (mut run, mut restarts) = (world.start(settings()), 0);
-    for _ in 0..random.usize(10..40) {
-        match random.u32(0..100) {
-            0..40 => {
-                for _ in 0..random.usize(1..8) {
-                    let item = random.u32(0..ITEMS);
-                    world.write(&homes.0[item as usize], item, random.usize(1..6));
+struct Replay {
+    log: Vec<String>,
+    result: Result<(), String>,
+}
+
+fn replay(seed: u64) -> Replay {
+    let (world, result) = one(seed);
+    let log = world.map(|world| world.lock().log.iter().map(ToString::to_string).collect()).unwrap_or_default();
+    Replay { log, result: result.map(drop) }
+}
+
+/// All schedules of a range, on all cores. The first failure is told with how to repeat it.
+fn all(seeds: Range<u64>) -> Outcome {
+    let (next, failed, sum) = (AtomicU64::new(seeds.start), AtomicBool::new(false), Mutex::new(Outcome::default()));
+    let failures = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(|| {
+                while !failed.load(Ordering::Relaxed) {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= seeds.end {
+                        break;
+                    }
+                    let (world, result) = one(seed);
+                    match result {
+                        Ok(outcome) => sum.lock().expect("not poisoned").add(&outcome),
+                        Err(why) => {
+                            failed.store(true, Ordering::Relaxed);
+                            let report = world.map(|world| world.report()).unwrap_or_default();
+                            failures.lock().expect("not poisoned").push(format!("SEED={seed} {why}\n{report}"));
+                        }
+                    }
                 }
-            }
-            40..55 => {
-                let parent = homes.0[random.usize(0..homes.0.len())].clone();
-                let [left, right] = world.split(&parent);
-                if random.bool() {
-                    world.hide(&right, Duration::from_millis(random.u64(0..40_000)));
-                }
-                for home in homes.0.iter_mut().filter(|home| **home == parent) {
-                    *home = if random.bool() { left.clone() } else { right.clone() };
-                }
-            }
-            55..75 => {
-                let fault = [Fault::Throttle, Fault::Down, Fault::LostReply, Fault::Hang][random.usize(0..4)];
-                let call = Call::ALL[random.usize(0..Call::ALL.len())];
-                // Only writes can land without their reply.
-                let read = matches!(call, Call::ListShards | Call::Children | Call::ShardIterator | Call::GetRecords | Call::ListLeases);
-                world.fail(call, if read && fault == Fault::LostReply { Fault::Down } else { fault }, random.usize(1..6));
-            }
-            75..80 => world.expire_iterators(),
-            80..85 => {
-                let hold = world.lock().hold;
-                world.hold_receipts(!hold);
-            }
-            85..95 => {
-                world.kill(run).await;
-                run = world.start(settings());
-                restarts += 1;
-            }
-            _ => {
-                world.hold_receipts(false);
-                run.stopped().await.unwrap_or_else(|error| panic!("seed {seed}: {error}"));
-                run = world.start(settings());
-                restarts += 1;
-            }
+            });
         }
-        tokio::time::sleep(Duration::from_millis(random.u64(0..4000))).await;
+    });
+    let failures = failures.into_inner().expect("not poisoned");
+    assert!(failures.is_empty(), "{}\nRepeat one with SEED=N.", failures.join("\n\n"));
+    sum.into_inner().expect("not poisoned")
+}
+
+/// One schedule, in its own runtime. The world is there for its report, unless it could not be made.
+fn one(seed: u64) -> (Option<World>, Result<Outcome, String>) {
+    // Delays and nonces of the workers come from here.
+    fastrand::seed(seed);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime");
+    let gaps = Gaps::default();
+    let mut made = None;
+    let result = catch_unwind(AssertUnwindSafe(|| {
+        metrics::with_local_recorder(&gaps, || runtime.block_on(schedule(seed, &gaps, |world| made = Some(world.clone()))))
+    }));
+    let result = result.unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned().or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+        Err(format!("panics: {}", text.unwrap_or_default()))
+    });
+    (made, result)
+}
+
+/// Counts gaps (G1) and nothing else.
+#[derive(Default)]
+struct Gaps(Arc<AtomicU64>);
+
+impl Gaps {
+    fn count(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
     }
-    world.hold_receipts(false);
-    world.until(&format!("everything is stored (SEED={seed})"), |state| state.all_stored()).await;
-    run.stopped().await.unwrap_or_else(|error| panic!("seed {seed}: {error}"));
-    world.check();
-    let (takes, leases) = {
-        let state = world.lock();
-        (state.count(Call::Take), state.rows.len())
-    };
-    if restarts == 0 && takes == leases {
-        assert_eq!(duplicates(&world), 0, "no restart and no lease lost, no duplicates");
+}
+
+impl Recorder for Gaps {
+    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+    fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
+        if key.name() == pulsar_io_dynamodb::metrics::names::SOURCE_GAPS { Counter::from_arc(self.0.clone()) } else { Counter::noop() }
     }
-    restarts
+
+    fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
+        Gauge::noop()
+    }
+
+    fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+        Histogram::noop()
+    }
 }

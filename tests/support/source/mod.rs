@@ -1,9 +1,14 @@
-//! Fakes of the source's ports, over one shared state that also keeps the books: what was written to the stream, published, stored and
-//! checkpointed. Each write and each publish is checked at once against the invariants that can be seen from outside.
+//! Fakes of the source's ports, over one shared state, for any number of workers. Each has its own machine and its own view of the
+//! network; what all of them do is held against the invariants as it happens ([`books`]).
 
+mod books;
+pub mod log;
+mod machine;
+mod network;
 mod stream;
 mod table;
 mod topic;
+mod worker;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
@@ -13,63 +18,27 @@ use std::{
 
 use bytes::Bytes;
 use pulsar_io_dynamodb::{
-    error::{Error, Kind, Result},
     metrics::health::Health,
-    ports::{Lease, SequenceNumber, Shard, ShardId, StreamArn, StreamStatus},
-    source::{self, Settings, StartPosition},
+    ports::{Lease, SequenceNumber, Shard, ShardId, StreamStatus},
+    source::{Settings, StartPosition},
 };
-use tokio::{sync::Notify, task::JoinHandle, time::Instant};
-use tokio_util::sync::CancellationToken;
+use tokio::{sync::Notify, time::Instant};
+
+use self::{
+    books::{Home, Item, Tenure},
+    log::{Actor, Event, What},
+};
+pub use self::{
+    machine::{BEGIN_MILLIS, FakeMachine},
+    network::{Call, Fault, Service},
+    stream::FakeStream,
+    table::FakeTable,
+    topic::FakeTopic,
+    worker::Run,
+};
 
 /// The stream that every world has.
 pub const STREAM: &str = "arn:aws:dynamodb:eu-west-1:000000000000:table/orders/stream/2026-11-21T08:00:00.000";
-
-pub use self::{stream::FakeStream, table::FakeTable, topic::FakeTopic};
-
-/// Every call that can be counted and made to fail.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Call {
-    ListShards,
-    Children,
-    ShardIterator,
-    GetRecords,
-    ListLeases,
-    Create,
-    Take,
-    Renew,
-    Checkpoint,
-    Release,
-    Delete,
-}
-
-impl Call {
-    /// Every call that can be made to fail.
-    pub const ALL: [Self; 11] = [
-        Self::ListShards,
-        Self::Children,
-        Self::ShardIterator,
-        Self::GetRecords,
-        Self::ListLeases,
-        Self::Create,
-        Self::Take,
-        Self::Renew,
-        Self::Checkpoint,
-        Self::Release,
-        Self::Delete,
-    ];
-}
-
-/// How the next calls fail.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
-    Throttle,
-    Down,
-    Denied,
-    /// The write lands, its reply does not.
-    LostReply,
-    /// No answer, for longer than anybody waits.
-    Hang,
-}
 
 #[derive(Debug)]
 pub struct FakeShard {
@@ -79,6 +48,8 @@ pub struct FakeShard {
     pub trimmed: usize,
     /// In no answer before that.
     pub hidden_until: Instant,
+    /// Records before this index are stored, gone, or not wanted.
+    settled: usize,
 }
 
 #[derive(Debug, Clone)]
@@ -93,8 +64,8 @@ pub struct Record {
 /// One message as the topic accepted it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Published {
-    /// Which start of the worker.
-    pub run: u32,
+    /// Which start of which worker.
+    pub run: Actor,
     pub sequence: u64,
 }
 
@@ -107,7 +78,13 @@ pub struct State {
     pub page: usize,
     /// Every other page is empty and has a next iterator.
     pub empty_pages: bool,
+    /// Listings of the stream come in any order, with shards twice, and with shards left out.
+    pub messy_listings: bool,
     pub faults: Vec<(Call, Fault, usize)>,
+    /// Workers that cannot reach a service.
+    pub cut: BTreeSet<(Actor, Service)>,
+    /// How many of a thousand calls of each service fail.
+    pub throttled: BTreeMap<Service, u32>,
     pub calls: Vec<(Call, ShardId, Instant)>,
     pub rows: BTreeMap<ShardId, Lease>,
     pub published: Vec<Published>,
@@ -116,23 +93,39 @@ pub struct State {
     pub stored: BTreeSet<u64>,
     /// No receipts while set.
     pub hold: bool,
+    /// Partitions of the topic that give no receipts.
+    pub slow: BTreeSet<u32>,
     /// The receipt of this record and of all later ones fails.
     pub fail_at: Option<u64>,
-    /// Between two receipts.
+    /// Workers whose receipts fail from now on.
+    pub refused: BTreeSet<Actor>,
+    /// Between two receipts of one partition.
     pub receipt_delay: Duration,
+    /// Partitions of the topic; an item's records are in one of them.
+    pub partitions: u32,
     pub violations: Vec<String>,
-    /// Which shard a record is in.
-    homes: HashMap<u64, ShardId>,
+    pub log: Vec<Event>,
+    pub next_shard: u64,
+    pub random: fastrand::Rng,
+    began: Instant,
+    /// Where each record is.
+    homes: HashMap<u64, Home>,
+    items: BTreeMap<u32, Item>,
     /// When each row was last written.
     landed: HashMap<ShardId, Instant>,
-    /// What each start has published last of each shard.
-    last: HashMap<(u32, ShardId), u64>,
-    queue: VecDeque<topic::Accepted>,
+    tenures: HashMap<(Actor, ShardId), Tenure>,
+    /// Who writes a nonce.
+    nonces: HashMap<String, Actor>,
+    machines: BTreeMap<Actor, &'static FakeMachine>,
+    /// The worker ids.
+    workers: BTreeMap<Actor, String>,
+    /// How many records each worker may have in flight.
+    windows: BTreeMap<Actor, usize>,
+    /// What the topic has accepted and not stored, for each worker and partition.
+    lanes: BTreeMap<(Actor, u32), VecDeque<topic::Accepted>>,
     generation: u64,
     next_sequence: u64,
-    pub next_shard: u64,
-    run: u32,
-    random: fastrand::Rng,
+    runs: Actor,
 }
 
 /// The stand-ins for the Streams API, the lease table and the topic. Clones share everything.
@@ -140,29 +133,13 @@ pub struct State {
 pub struct World {
     state: Arc<Mutex<State>>,
     changed: Arc<Notify>,
+    /// Of the worker that was started last.
     pub health: Health,
-}
-
-/// One start of the worker.
-pub struct Run {
-    pub stop: CancellationToken,
-    pub task: JoinHandle<Result<()>>,
-}
-
-impl Run {
-    /// A clean stop; returns what the worker said.
-    pub async fn stopped(self) -> Result<()> {
-        self.stop.cancel();
-        self.ended().await
-    }
-
-    pub async fn ended(self) -> Result<()> {
-        tokio::time::timeout(Duration::from_secs(120), self.task).await.expect("the worker ends within 120 s").expect("no panic")
-    }
 }
 
 impl World {
     pub fn new(seed: u64) -> Self {
+        let began = Instant::now();
         let state = State {
             shards: BTreeMap::new(),
             status: StreamStatus::Enabled,
@@ -170,33 +147,49 @@ impl World {
             knows_children: true,
             page: 1000,
             empty_pages: false,
+            messy_listings: false,
             faults: Vec::new(),
+            cut: BTreeSet::new(),
+            throttled: BTreeMap::new(),
             calls: Vec::new(),
             rows: BTreeMap::new(),
             published: Vec::new(),
             seen: BTreeSet::new(),
             stored: BTreeSet::new(),
-            homes: HashMap::new(),
-            landed: HashMap::new(),
-            last: HashMap::new(),
             hold: false,
+            slow: BTreeSet::new(),
             fail_at: None,
+            refused: BTreeSet::new(),
             receipt_delay: Duration::ZERO,
+            partitions: 1,
             violations: Vec::new(),
-            queue: VecDeque::new(),
+            log: Vec::new(),
+            next_shard: BEGIN_MILLIS.unsigned_abs(),
+            random: fastrand::Rng::with_seed(seed),
+            began,
+            homes: HashMap::new(),
+            items: BTreeMap::new(),
+            landed: HashMap::new(),
+            tenures: HashMap::new(),
+            nonces: HashMap::new(),
+            machines: BTreeMap::new(),
+            workers: BTreeMap::new(),
+            windows: BTreeMap::new(),
+            lanes: BTreeMap::new(),
             generation: 0,
             next_sequence: 1,
-            next_shard: u64::try_from(source::clock::epoch_millis()).expect("after 1970"),
-            run: 0,
-            random: fastrand::Rng::with_seed(seed),
+            runs: 0,
         };
-        let world = Self { state: Arc::new(Mutex::new(state)), changed: Arc::new(Notify::new()), health: Health::default() };
-        tokio::spawn(topic::deliver(world.clone()));
-        world
+        Self { state: Arc::new(Mutex::new(state)), changed: Arc::new(Notify::new()), health: Health::default() }
     }
 
     pub fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A wall clock that nobody steps, in epoch milliseconds.
+    pub fn now_millis(&self) -> i64 {
+        machine::wall_millis(self.lock().began)
     }
 
     /// An open shard.
@@ -205,7 +198,8 @@ impl World {
         state.next_shard += 1;
         let id = ShardId::new(format!("shardId-{:020}-{:08x}", state.next_shard, state.next_shard % 0xffff_ffff));
         let shard = Shard { id: id.clone(), parent: parent.cloned(), closed: false };
-        state.shards.insert(id.clone(), FakeShard { shard, records: Vec::new(), trimmed: 0, hidden_until: Instant::now() });
+        let hidden_until = Instant::now();
+        state.shards.insert(id.clone(), FakeShard { shard, records: Vec::new(), trimmed: 0, hidden_until, settled: 0 });
         id
     }
 
@@ -227,50 +221,40 @@ impl World {
 
     /// Writes records of now, of one item.
     pub fn write(&self, shard: &ShardId, item: u32, count: usize) {
-        self.write_at(shard, item, count, source::clock::epoch_millis());
+        self.write_at(shard, item, count, self.now_millis());
     }
 
     pub fn write_at(&self, shard: &ShardId, item: u32, count: usize, created: i64) {
+        self.write_records(shard, item, count, created, false);
+    }
+
+    /// Records that were there before the start position of the test.
+    pub fn write_before_start(&self, shard: &ShardId, item: u32, count: usize, created: i64) {
+        self.write_records(shard, item, count, created, true);
+    }
+
+    fn write_records(&self, shard: &ShardId, item: u32, count: usize, created: i64, before_start: bool) {
+        let mut state = self.lock();
         for _ in 0..count {
-            let sequence = self.next_sequence();
+            state.next_sequence += 1;
+            let sequence = state.next_sequence;
             let text = format!(
                 r#"{{"eventID":"{sequence:032x}","eventName":"INSERT","eventVersion":"1.1","eventSource":"aws:dynamodb","awsRegion":"eu-west-1","dynamodb":{{"ApproximateCreationDateTime":{},"Keys":{{"pk":{{"N":"{item}"}}}},"SequenceNumber":"{}","SizeBytes":9,"StreamViewType":"KEYS_ONLY"}}}}"#,
                 created / 1000,
                 number(sequence),
             );
-            self.push(shard, Record { sequence, item, text: text.into(), before_start: false });
+            state.push(shard, Record { sequence, item, text: text.into(), before_start });
         }
-    }
-
-    /// Records that were there before the start position of the test.
-    pub fn write_before_start(&self, shard: &ShardId, item: u32, count: usize, created: i64) {
-        self.write_at(shard, item, count, created);
-        let mut state = self.lock();
-        let records = &mut state.shards.get_mut(shard).expect("a shard").records;
-        let first = records.len() - count;
-        records[first..].iter_mut().for_each(|record| record.before_start = true);
     }
 
     /// A record that cannot be converted. Returns its sequence number.
     pub fn write_poison(&self, shard: &ShardId) -> u64 {
-        let sequence = self.next_sequence();
-        let text = format!(r#"{{"eventID":"bad","dynamodb":{{"SequenceNumber":"{}"}}}}"#, number(sequence));
-        self.push(shard, Record { sequence, item: 0, text: text.into(), before_start: false });
-        sequence
-    }
-
-    fn next_sequence(&self) -> u64 {
         let mut state = self.lock();
         state.next_sequence += 1;
-        state.next_sequence
-    }
-
-    fn push(&self, shard: &ShardId, record: Record) {
-        let mut state = self.lock();
-        state.homes.insert(record.sequence, shard.clone());
-        let shard = state.shards.get_mut(shard).expect("a shard");
-        assert!(!shard.shard.closed, "no records after the end");
-        shard.records.push(record);
+        let sequence = state.next_sequence;
+        let text = format!(r#"{{"eventID":"bad","dynamodb":{{"SequenceNumber":"{}"}}}}"#, number(sequence));
+        state.push(shard, Record { sequence, item: 0, text: text.into(), before_start: false });
+        sequence
     }
 
     /// The sequence number of a shard's last record.
@@ -292,31 +276,9 @@ impl World {
         self.changed.notify_waiters();
     }
 
-    /// Starts a worker with its own health, as a new process would have it.
-    pub fn start(&mut self, settings: Settings) -> Run {
-        self.health = Health::default();
-        self.lock().run += 1;
-        let stop = CancellationToken::new();
-        let (reader, table) = (Arc::new(FakeStream(self.clone(), StreamArn::new(STREAM))), Arc::new(FakeTable(self.clone())));
-        let worker = source::run(settings, reader, table, FakeTopic(self.clone()), self.health.clone(), stop.clone());
-        Run { stop, task: tokio::spawn(worker) }
-    }
-
-    /// kill -9: nothing of the worker runs any more. What the topic had accepted may or may not be stored.
-    pub async fn kill(&self, run: Run) {
-        run.task.abort();
-        let _ = run.task.await;
-        // The tasks of an aborted worker go when the runtime next looks at them.
-        tokio::task::yield_now().await;
-        let mut state = self.lock();
-        let accepted = state.queue.len();
-        let stored = state.random.usize(0..=accepted);
-        let lost = state.queue.split_off(stored);
-        drop(lost);
-        while let Some(accepted) = state.queue.pop_front() {
-            state.stored.insert(accepted.sequence);
-        }
-        drop(state);
+    /// Changes something that receipts may wait for.
+    pub fn change(&self, change: impl FnOnce(&mut State)) {
+        change(&mut self.lock());
         self.changed.notify_waiters();
     }
 
@@ -324,21 +286,7 @@ impl World {
     pub async fn until(&self, what: &str, condition: impl Fn(&State) -> bool) {
         let deadline = Instant::now() + Duration::from_secs(600);
         while !condition(&self.lock()) {
-            if Instant::now() > deadline {
-                let state = self.lock();
-                let unread = state.shards.values().filter_map(|shard| {
-                    let missing = shard.records[shard.trimmed..].iter().filter(|record| !state.stored.contains(&record.sequence)).count();
-                    (missing > 0).then(|| (missing, &shard.shard, state.rows.get(&shard.shard.id)))
-                });
-                panic!(
-                    "not within 10 minutes: {what}\nhealth: {:?}\nviolations: {:?}\nnot stored: {:#?}\nfaults left: {:?}\nlast calls: {:#?}",
-                    self.health.reasons(),
-                    state.violations,
-                    unread.collect::<Vec<_>>(),
-                    state.faults.iter().filter(|(_, _, times)| *times > 0).collect::<Vec<_>>(),
-                    &state.calls[state.calls.len().saturating_sub(12)..],
-                );
-            }
+            assert!(Instant::now() <= deadline, "not within 10 minutes: {what}\n{}", self.report());
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
@@ -351,32 +299,21 @@ impl World {
         assert!(missing.is_empty(), "D1: not stored: {missing:?}");
     }
 
-    async fn travel(&self) {
-        let latency = Duration::from_millis(self.lock().random.u64(1..20));
-        tokio::time::sleep(latency).await;
-    }
-
-    /// One answer's way through the network; `None` to go on, or the failure. `LostReply` is left to whoever can do the write.
-    async fn call(&self, call: Call, shard: &ShardId) -> Result<bool> {
-        self.lock().calls.push((call, shard.clone(), Instant::now()));
-        self.travel().await;
-        let fault = {
-            let mut state = self.lock();
-            let at = state.faults.iter().position(|(scripted, _, times)| *scripted == call && *times > 0);
-            at.map(|at| {
-                state.faults[at].2 -= 1;
-                state.faults[at].1
-            })
-        };
-        let failed = |kind, why: &str| Err(Error::new(kind, format!("{call:?} {shard}"), why));
-        match fault {
-            None => Ok(false),
-            Some(Fault::LostReply) => Ok(true),
-            Some(Fault::Throttle) => failed(Kind::Throttled, "scripted throttling"),
-            Some(Fault::Down) => failed(Kind::Unavailable, "scripted outage"),
-            Some(Fault::Denied) => failed(Kind::AccessDenied, "scripted denial"),
-            Some(Fault::Hang) => std::future::pending().await,
-        }
+    /// How things stand, for a person.
+    pub fn report(&self) -> String {
+        let state = self.lock();
+        let unread = state.shards.values().filter_map(|shard| {
+            let missing = shard.records[shard.trimmed..].iter().filter(|record| !state.stored.contains(&record.sequence)).count();
+            (missing > 0).then(|| (missing, &shard.shard, state.rows.get(&shard.shard.id)))
+        });
+        let last: String = state.log[state.log.len().saturating_sub(80)..].iter().map(|event| format!("  {event}\n")).collect();
+        format!(
+            "health: {:?}\nviolations: {:#?}\nnot stored: {:#?}\nfaults left: {:?}\nlast events:\n{last}",
+            self.health.reasons(),
+            state.violations,
+            unread.collect::<Vec<_>>(),
+            state.faults.iter().filter(|(_, _, times)| *times > 0).collect::<Vec<_>>(),
+        )
     }
 }
 
@@ -399,7 +336,27 @@ impl State {
         self.rows.get(shard).unwrap_or_else(|| panic!("no lease of {shard}"))
     }
 
-    fn violation(&mut self, text: String) {
+    /// Which start of which worker holds the lease of a shard, as the table says.
+    pub fn holder(&self, shard: &ShardId) -> Option<Actor> {
+        self.nonces.get(self.rows.get(shard)?.nonce.as_ref()?).copied()
+    }
+
+    /// Since the world began.
+    pub fn seconds(&self) -> u64 {
+        self.began.elapsed().as_secs()
+    }
+
+    pub fn note(&mut self, actor: Actor, text: impl Into<String>) {
+        self.tell(actor, What::Note(text.into()));
+    }
+
+    fn tell(&mut self, actor: Actor, what: What) {
+        let at = self.began.elapsed();
+        self.log.push(Event { at, actor, what });
+    }
+
+    fn violation(&mut self, actor: Actor, text: String) {
+        self.note(actor, format!("VIOLATION {text}"));
         self.violations.push(text);
     }
 }
@@ -417,6 +374,6 @@ pub fn settings() -> Settings {
         max_in_flight: 500,
         failover: Duration::from_secs(10),
         drain_timeout: Duration::from_secs(20),
-        started_at: pulsar_io_dynamodb::source::clock::epoch_millis(),
+        started_at: BEGIN_MILLIS,
     }
 }

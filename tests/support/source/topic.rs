@@ -1,6 +1,6 @@
-//! A topic that takes messages in order and gives receipts when it likes. Every message is checked: O1, S1, L2.
+//! A topic that takes messages in order and gives receipts when it likes, partition by partition.
 
-use std::time::Duration;
+use std::{collections::VecDeque, time::Duration};
 
 use pulsar_io_dynamodb::{
     error::{Error, Kind, Result},
@@ -8,15 +8,27 @@ use pulsar_io_dynamodb::{
 };
 use tokio::sync::oneshot;
 
-use super::{Published, State, World, settings};
+use super::{
+    Published, Service, State, World,
+    log::{Actor, What},
+};
 
 #[derive(Clone)]
-pub struct FakeTopic(pub World);
+pub struct FakeTopic {
+    pub world: World,
+    pub run: Actor,
+}
 
 /// Taken, and not stored yet.
 pub struct Accepted {
     pub sequence: u64,
     receipt: oneshot::Sender<Result<()>>,
+}
+
+impl Accepted {
+    pub fn is_awaited(&self) -> bool {
+        !self.receipt.is_closed()
+    }
 }
 
 impl Publisher for FakeTopic {
@@ -26,80 +38,89 @@ impl Publisher for FakeTopic {
         assert_eq!(property("EVENT_NAME"), Some("INSERT"));
         assert_eq!(message.key, Some(format!("{sequence:032x}")));
         let (sender, receipt) = oneshot::channel();
-        {
-            let mut state = self.0.lock();
-            state.check_publish(sequence);
-            let run = state.run;
-            state.seen.insert(sequence);
-            state.published.push(Published { run, sequence });
-            state.queue.push_back(Accepted { sequence, receipt: sender });
+        let lane = {
+            let mut state = self.world.lock();
+            let home = state.homes[&sequence].clone();
+            state.tell(self.run, What::Published(home.shard.clone(), sequence));
+            state.check_publish(self.run, sequence);
+            state.published.push(Published { run: self.run, sequence });
+            let lane = (self.run, home.item % state.partitions);
+            let idle = !state.lanes.contains_key(&lane);
+            state.lanes.entry(lane).or_default().push_back(Accepted { sequence, receipt: sender });
+            state.check_window(self.run);
+            idle.then_some(lane)
+        };
+        if let Some(lane) = lane {
+            tokio::spawn(deliver(self.world.clone(), lane));
         }
-        self.0.changed.notify_waiters();
         Ok(Receipt(receipt))
     }
 }
 
 impl State {
-    fn check_publish(&mut self, sequence: u64) {
-        let shard = self.homes.get(&sequence).expect("published what was written").clone();
-        // O1 in one shard and one start of the worker: strictly forward.
-        if let Some(before) = self.last.insert((self.run, shard.clone()), sequence).filter(|before| *before >= sequence) {
-            self.violation(format!("O1: {sequence} after {before} in {shard}"));
-        }
-        if self.landed.get(&shard).is_none_or(|landed| landed.elapsed() >= settings().failover) {
-            self.violation(format!("L2: {sequence} of {shard}, whose lease anybody could own by now"));
-        }
-        // S1: whatever the ancestors have is stored.
-        let mut parent = self.shards[&shard].shard.parent.clone();
-        while let Some(ancestor) = parent.as_ref().and_then(|id| self.shards.get(id)) {
-            if ancestor.records[ancestor.trimmed..].iter().any(|record| !record.before_start && !self.stored.contains(&record.sequence)) {
-                let text = format!("S1: {sequence} of {shard} before the end of {}", ancestor.shard.id);
-                self.violations.push(text);
-                break;
+    fn waits(&self, (run, partition): (Actor, u32)) -> bool {
+        let frozen = self.machines.get(&run).is_some_and(|machine| machine.is_frozen());
+        self.hold || frozen || self.slow.contains(&partition) || self.cut.contains(&(run, Service::Topic))
+    }
+
+    /// Stores what a worker sent last, and answers it.
+    fn store(&mut self, run: Actor, accepted: Accepted) {
+        let failed = self.refused.contains(&run) || self.fail_at.is_some_and(|first| accepted.sequence >= first);
+        let answer = if failed {
+            self.note(run, format!("has its {} refused", accepted.sequence));
+            Err(Error::new(Kind::Fatal, "publish a message", "scripted: the topic was terminated"))
+        } else {
+            self.check_store(run, accepted.sequence);
+            Ok(())
+        };
+        // Whoever sent it may be gone.
+        let _ = accepted.receipt.send(answer);
+    }
+
+    /// The worker is gone: what is on its way may or may not be stored.
+    pub fn lose(&mut self, run: Actor) {
+        let lanes: Vec<_> = self.lanes.range((run, 0)..=(run, u32::MAX)).map(|(lane, _)| *lane).collect();
+        for lane in lanes {
+            // An empty lane is left for its task to close.
+            let accepted = std::mem::take(self.lanes.get_mut(&lane).expect("it is there"));
+            let stored = self.random.usize(0..=accepted.len());
+            for accepted in accepted.into_iter().take(stored) {
+                self.store(run, accepted);
             }
-            parent = ancestor.shard.parent.clone();
-        }
-        // O1 for an item over shards: whoever has not seen a change yet sees the older ones first.
-        let records = || self.shards.values().flat_map(|shard| &shard.records[shard.trimmed..]);
-        let item = records().find(|record| record.sequence == sequence).map(|record| record.item);
-        let skipped = records().any(|record| {
-            Some(record.item) == item && record.sequence < sequence && !record.before_start && !self.seen.contains(&record.sequence)
-        });
-        if skipped {
-            self.violation(format!("O1: {sequence} of item {item:?} before an older change of it"));
         }
     }
 }
 
-/// Stores what was taken and sends the receipts, in order.
-pub async fn deliver(world: World) {
+/// Stores what a worker has sent to one partition, in order, until nothing is left.
+async fn deliver(world: World, lane: (Actor, u32)) {
     loop {
         let changed = world.changed.notified();
         tokio::pin!(changed);
         changed.as_mut().enable();
-        let delay = {
-            let state = world.lock();
-            (!state.hold && !state.queue.is_empty()).then_some(state.receipt_delay)
+        let (waits, delay) = {
+            let mut state = world.lock();
+            if state.lanes.get(&lane).is_none_or(VecDeque::is_empty) {
+                state.lanes.remove(&lane);
+                return;
+            }
+            (state.waits(lane), state.receipt_delay)
         };
-        let Some(delay) = delay else {
+        if waits {
             changed.await;
             continue;
-        };
+        }
         if delay > Duration::ZERO {
             tokio::time::sleep(delay).await;
         }
         let mut state = world.lock();
-        if state.hold {
+        if state.waits(lane) {
             continue;
         }
-        let Some(accepted) = state.queue.pop_front() else { continue };
-        let failed = state.fail_at.is_some_and(|first| accepted.sequence >= first);
-        let answer = if failed {
-            Err(Error::new(Kind::Fatal, "publish a message", "scripted: the topic was terminated"))
-        } else {
-            state.stored.insert(accepted.sequence);
-            Ok(())
-        };
-        let _ = accepted.receipt.send(answer);
+        while let Some(accepted) = state.lanes.get_mut(&lane).and_then(VecDeque::pop_front) {
+            state.store(lane.0, accepted);
+            if delay > Duration::ZERO {
+                break;
+            }
+        }
     }
 }

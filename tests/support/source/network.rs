@@ -1,0 +1,142 @@
+//! What lies between a worker and the services: time, failures, and requests that arrive although nobody waits for them any more.
+
+use std::time::Duration;
+
+use pulsar_io_dynamodb::{
+    error::{Error, Kind, Result},
+    ports::ShardId,
+};
+use tokio::{sync::oneshot, time::Instant};
+
+use super::{
+    State, World,
+    log::{Actor, What},
+};
+
+/// Every call that can be counted and made to fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Call {
+    ListShards,
+    Children,
+    ShardIterator,
+    GetRecords,
+    ListLeases,
+    Create,
+    Take,
+    Renew,
+    Checkpoint,
+    Release,
+    Delete,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Service {
+    Streams,
+    Leases,
+    Topic,
+}
+
+impl Call {
+    /// Every call that can be made to fail.
+    pub const ALL: [Self; 11] = [
+        Self::ListShards,
+        Self::Children,
+        Self::ShardIterator,
+        Self::GetRecords,
+        Self::ListLeases,
+        Self::Create,
+        Self::Take,
+        Self::Renew,
+        Self::Checkpoint,
+        Self::Release,
+        Self::Delete,
+    ];
+
+    pub fn service(self) -> Service {
+        match self {
+            Self::ListShards | Self::Children | Self::ShardIterator | Self::GetRecords => Service::Streams,
+            Self::ListLeases | Self::Create | Self::Take | Self::Renew | Self::Checkpoint | Self::Release | Self::Delete => Service::Leases,
+        }
+    }
+}
+
+/// How the next calls fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    Throttle,
+    Down,
+    Denied,
+    /// It is done, but its reply does not come.
+    LostReply,
+    /// No answer, for longer than anybody waits.
+    Hang,
+    /// It is done, but only after that time: whoever sent it may have given it up long before.
+    Late(Duration),
+}
+
+impl World {
+    /// One call: the request's way, what the service does with it, the answer's way. A request that was sent arrives whether or not
+    /// anybody waits for its answer any more.
+    pub(super) async fn call<T: Send + 'static>(
+        &self,
+        run: Actor,
+        call: Call,
+        shard: &ShardId,
+        serve: impl FnOnce(&mut State) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let (there, back) = {
+            let mut state = self.lock();
+            state.calls.push((call, shard.clone(), Instant::now()));
+            (Duration::from_millis(state.random.u64(1..20)), Duration::from_millis(state.random.u64(1..20)))
+        };
+        let (answer, answered) = oneshot::channel();
+        let (world, on) = (self.clone(), shard.clone());
+        tokio::spawn(async move {
+            tokio::time::sleep(there).await;
+            let fault = world.lock().fault(run, call, &on);
+            if let Some(Fault::Late(time)) = fault {
+                tokio::time::sleep(time).await;
+            }
+            let result = {
+                let mut state = world.lock();
+                let failed = |kind, why: &str| Err(Error::new(kind, format!("{call:?} {on}"), why));
+                match fault {
+                    None | Some(Fault::Late(_)) => serve(&mut state),
+                    Some(Fault::LostReply) => serve(&mut state).and_then(|_| failed(Kind::Unavailable, "scripted: the reply is lost")),
+                    Some(Fault::Throttle) => failed(Kind::Throttled, "scripted throttling"),
+                    Some(Fault::Down) => failed(Kind::Unavailable, "scripted outage"),
+                    Some(Fault::Denied) => failed(Kind::AccessDenied, "scripted denial"),
+                    Some(Fault::Hang) => return,
+                }
+            };
+            if let Err(error) = &result {
+                let text = format!("{call:?} {} fails: {:?}", super::log::short(&on), error.kind());
+                world.lock().note(run, text);
+            }
+            tokio::time::sleep(back).await;
+            // Whoever waited may be gone.
+            let _ = answer.send(result);
+        });
+        match answered.await {
+            Ok(result) => result,
+            Err(_) => std::future::pending().await,
+        }
+    }
+}
+
+impl State {
+    /// What happens to a request that arrives now.
+    fn fault(&mut self, run: Actor, call: Call, shard: &ShardId) -> Option<Fault> {
+        self.tell(run, What::Called(call, shard.clone()));
+        if self.cut.contains(&(run, call.service())) {
+            return Some(Fault::Hang);
+        }
+        let scripted = self.faults.iter_mut().find(|(scripted, _, times)| *scripted == call && *times > 0);
+        if let Some((_, fault, times)) = scripted {
+            *times -= 1;
+            return Some(*fault);
+        }
+        let throttled = self.throttled.get(&call.service()).copied().unwrap_or(0);
+        (throttled > 0 && self.random.u32(0..1000) < throttled).then_some(Fault::Throttle)
+    }
+}

@@ -226,12 +226,14 @@ pub struct Lease {
 pub enum Claim {
     /// Written; the row as it is now.
     Held(Lease),
+    /// An earlier try of the same write had landed although its reply was lost (spec R3). The row as it is. When it was written nobody can
+    /// tell: it may be old enough for others to take it by now (L2).
+    Landed(Lease),
     /// The condition failed: somebody else wrote it. The row as it is, or `None` when it is gone.
     Lost(Option<Lease>),
 }
 
 /// The lease table. Every write is conditional on the counter read and adds one to it (L1); holders' writes also on the owner.
-/// A write whose reply was lost and that did land is reported as `Held` (spec R3).
 pub trait LeaseTable: Send + Sync + 'static {
     /// Creates the table where it does not exist, and waits until it is active.
     fn ensure(&self) -> impl Future<Output = Result<()>> + Send;

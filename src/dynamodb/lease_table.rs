@@ -76,7 +76,7 @@ impl LeaseTable {
             Err(SdkError::ServiceError(answer)) if answer.err().is_conditional_check_failed_exception() => {
                 let UpdateItemError::ConditionalCheckFailedException(failed) = answer.into_err() else { return Ok(Claim::Lost(None)) };
                 Ok(match failed.item.as_ref().and_then(read_row) {
-                    Some(row) if is_written(&row) => Claim::Held(row),
+                    Some(row) if is_written(&row) => Claim::Landed(row),
                     row => Claim::Lost(row),
                 })
             }

@@ -124,15 +124,15 @@ async fn l1_a_write_that_had_landed_is_found_and_no_other_is() {
     let Some((_, _, table)) = leases("lost replies").await else { return };
     table.create(&new_lease()).await.expect("a call");
     let first = held(table.take(&new_lease(), "me", "nonce").await.expect("a call"));
-    assert_eq!(held(table.take(&new_lease(), "me", "nonce").await.expect("a call")), first);
+    assert_eq!(table.take(&new_lease(), "me", "nonce").await.expect("a call"), Claim::Landed(first.clone()));
     assert_eq!(table.take(&new_lease(), "me", "twin").await.expect("a call"), Claim::Lost(Some(first.clone())), "a twin of the same name");
     let renewed = held(table.renew(&first).await.expect("a call"));
-    assert_eq!(held(table.renew(&first).await.expect("a call")), renewed);
+    assert_eq!(table.renew(&first).await.expect("a call"), Claim::Landed(renewed.clone()));
     let written = held(table.checkpoint(&renewed, &at("5")).await.expect("a call"));
-    assert_eq!(held(table.checkpoint(&renewed, &at("5")).await.expect("a call")), written);
+    assert_eq!(table.checkpoint(&renewed, &at("5")).await.expect("a call"), Claim::Landed(written.clone()));
     assert_eq!(table.checkpoint(&renewed, &at("6")).await.expect("a call"), Claim::Lost(Some(written.clone())));
     let free = held(table.release(&written).await.expect("a call"));
-    assert_eq!(held(table.release(&written).await.expect("a call")), free);
+    assert_eq!(table.release(&written).await.expect("a call"), Claim::Landed(free));
 }
 
 #[tokio::test]

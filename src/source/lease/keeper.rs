@@ -93,22 +93,27 @@ pub enum Taken<L> {
 
 impl<L: LeaseTable> Keeper<L> {
     pub async fn take(self: &Arc<Self>, seen: &Lease) -> Result<Taken<L>> {
-        let sent = self.clock.now();
-        let take = self.table.take(seen, &self.me.id, &self.me.nonce);
-        match heal::within(self.call_limit(), &format!("take the lease of {}", seen.shard), take).await? {
-            Claim::Held(lease) => {
-                let from = match &seen.owner {
-                    None => "nobody",
-                    Some(owner) if *owner == self.me.id => "self",
-                    Some(_) => "other",
-                };
-                counter!(names::SOURCE_LEASES_TAKEN, "from" => from).increment(1);
-                let holding = Holding { clock: self.clock, until_millis: Arc::new(AtomicU64::new(0)) };
-                let mut tenure = Tenure { keeper: self.clone(), lease, holding, confirmed: sent, checkpointed: sent };
-                tenure.confirm(sent);
-                Ok(Taken::Held(tenure))
+        let from = match &seen.owner {
+            None => "nobody",
+            Some(owner) if *owner == self.me.id => "self",
+            Some(_) => "other",
+        };
+        let mut seen = seen.clone();
+        loop {
+            let sent = self.clock.now();
+            let take = self.table.take(&seen, &self.me.id, &self.me.nonce);
+            match heal::within(self.call_limit(), &format!("take the lease of {}", seen.shard), take).await? {
+                Claim::Held(lease) => {
+                    counter!(names::SOURCE_LEASES_TAKEN, "from" => from).increment(1);
+                    let holding = Holding { clock: self.clock, until_millis: Arc::new(AtomicU64::new(0)) };
+                    let mut tenure = Tenure { keeper: self.clone(), lease, holding, confirmed: sent, checkpointed: sent };
+                    tenure.confirm(sent);
+                    return Ok(Taken::Held(tenure));
+                }
+                // Ours, but since when? It is held from the next write on (L2).
+                Claim::Landed(row) => seen = row,
+                Claim::Lost(row) => return Ok(Taken::Refused(row)),
             }
-            Claim::Lost(row) => Ok(Taken::Refused(row)),
         }
     }
 
@@ -232,6 +237,13 @@ impl<L: LeaseTable> Tenure<L> {
                     self.confirm(sent);
                     return Ok(());
                 }
+                // Nothing is left to be kept.
+                Claim::Landed(row) if matches!(what, Write::Release) => {
+                    self.lease = row;
+                    return Ok(());
+                }
+                // Written, but when? The next write tells from when on the lease is kept (L2).
+                Claim::Landed(row) => self.lease = row,
                 // Only this start writes this nonce: an earlier write of ours had landed although its reply was lost (spec R3).
                 Claim::Lost(Some(row)) if self.keeper.me.owns(&row) && row.counter > self.lease.counter => self.lease = row,
                 Claim::Lost(row) => {

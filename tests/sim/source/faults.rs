@@ -62,6 +62,26 @@ async fn l1_a_write_whose_reply_is_lost_costs_no_lease() {
     assert_eq!(duplicates(&world), 0);
 }
 
+/// A lease is kept from a write on whose time is known. This renewal is done at once and never answered; the next try finds it done,
+/// and has written nothing itself.
+#[tokio::test(start_paused = true)]
+async fn l2_a_renewal_that_is_found_done_keeps_the_lease_from_its_own_time_only() {
+    let (world, shard, run) = running(54).await;
+    world.fail(Call::Renew, Fault::Mute, 1);
+    let tries = world.lock().count(Call::Renew);
+    world.until("it is tried again", |state| state.count(Call::Renew) >= tries + 2).await;
+    tokio::time::sleep(SECOND / 20).await;
+    for call in [Call::Renew, Call::Checkpoint, Call::ListLeases] {
+        world.fail(call, Fault::Down, usize::MAX);
+    }
+    for _ in 0..60 {
+        world.write(&shard, 1, 1);
+        tokio::time::sleep(SECOND / 5).await;
+    }
+    world.lock().faults.clear();
+    finish(&world, run).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_take_and_a_creation_whose_replies_are_lost_are_found_again() {
     let mut world = World::new(43);

@@ -168,7 +168,7 @@ impl State {
     /// What a worker has been told of its lease.
     pub(super) fn told(&mut self, run: Actor, call: Call, shard: &ShardId, claim: &Claim) {
         let lost = match claim {
-            Claim::Held(_) => call == Call::Release,
+            Claim::Held(_) | Claim::Landed(_) => call == Call::Release,
             Claim::Lost(Some(row)) => row.nonce.as_ref().and_then(|nonce| self.nonces.get(nonce)) != Some(&run),
             Claim::Lost(None) => true,
         };
@@ -186,8 +186,9 @@ impl State {
         let closed = shard.shard.closed;
         let settled = settle(shard, |sequence| self.stored.contains(&sequence));
         let broken = match (&before.checkpoint, &after.checkpoint) {
+            (Checkpoint::ShardEnd, Checkpoint::ShardEnd) => None,
             (Checkpoint::ShardEnd, _) => Some("C2: a checkpoint after SHARD_END"),
-            (Checkpoint::At(a), Checkpoint::At(b)) if b <= a => Some("C2: a checkpoint that is not ahead"),
+            (Checkpoint::At(a), Checkpoint::At(b)) if b < a => Some("C2: a checkpoint that goes back"),
             (_, Checkpoint::At(at)) => {
                 let passed = shard.records.partition_point(|record| number(record.sequence) <= *at);
                 (passed > settled).then_some("C1: passes a record without receipt")

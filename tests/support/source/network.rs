@@ -70,6 +70,8 @@ pub enum Fault {
     LostReply,
     /// No answer, for longer than anybody waits.
     Hang,
+    /// It is done, and never answered.
+    Mute,
     /// It is done, but only after that time: whoever sent it may have given it up long before.
     Late(Duration),
 }
@@ -106,6 +108,11 @@ impl World {
                     Some(Fault::Throttle) => failed(Kind::Throttled, "scripted throttling"),
                     Some(Fault::Down) => failed(Kind::Unavailable, "scripted outage"),
                     Some(Fault::Denied) => failed(Kind::AccessDenied, "scripted denial"),
+                    Some(Fault::Mute) => {
+                        // Done, whatever the answer would be.
+                        let _ = serve(&mut state);
+                        return;
+                    }
                     Some(Fault::Hang) => return,
                 }
             };

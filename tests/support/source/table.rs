@@ -41,7 +41,7 @@ impl State {
             let same = row.counter == written.counter && row.owner == written.owner && row.checkpoint == written.checkpoint;
             if same && row.nonce == written.nonce {
                 outcome(self, "had landed before");
-                return Claim::Held(row);
+                return Claim::Landed(row);
             }
             outcome(self, "refused");
             return Claim::Lost(Some(row));

@@ -52,6 +52,7 @@ impl State {
     }
 
     pub(super) fn check_read(&mut self, run: Actor, shard: &ShardId) {
+        self.read.insert(shard.clone(), (run, Instant::now()));
         if let Some(waits_for) = self.unfinished_ancestor(shard) {
             self.violation(run, format!("S1: {shard} is read before the end of {waits_for}"));
         }

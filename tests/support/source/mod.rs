@@ -114,6 +114,8 @@ pub struct State {
     /// When each row was last written.
     landed: HashMap<ShardId, Instant>,
     tenures: HashMap<(Actor, ShardId), Tenure>,
+    /// Who has read each shard last.
+    read: HashMap<ShardId, (Actor, Instant)>,
     /// Who writes a nonce.
     nonces: HashMap<String, Actor>,
     machines: BTreeMap<Actor, &'static FakeMachine>,
@@ -171,6 +173,7 @@ impl World {
             items: BTreeMap::new(),
             landed: HashMap::new(),
             tenures: HashMap::new(),
+            read: HashMap::new(),
             nonces: HashMap::new(),
             machines: BTreeMap::new(),
             workers: BTreeMap::new(),
@@ -339,6 +342,11 @@ impl State {
     /// Which start of which worker holds the lease of a shard, as the table says.
     pub fn holder(&self, shard: &ShardId) -> Option<Actor> {
         self.nonces.get(self.rows.get(shard)?.nonce.as_ref()?).copied()
+    }
+
+    /// Who has read a shard last, if that is not longer ago than `within`.
+    pub fn reader(&self, shard: &ShardId, within: Duration) -> Option<Actor> {
+        self.read.get(shard).filter(|(_, at)| at.elapsed() <= within).map(|(reader, _)| *reader)
     }
 
     /// Since the world began.

@@ -15,8 +15,8 @@ const ITEMS: u32 = 8;
 const MAX_WORKERS: usize = 5;
 /// After the last fault, everything has to be in order within that time.
 const PATIENCE: Duration = Duration::from_secs(240);
-/// Longer than a worker's pause between two looks at the lease table.
-const QUIET: Duration = Duration::from_secs(5);
+/// An idle shard is read at least so often.
+const READ_PAUSE: Duration = Duration::from_secs(2);
 const HOUR_MILLIS: i64 = 3_600_000;
 
 /// How often things happened.
@@ -387,8 +387,8 @@ impl Fleet {
         loop {
             self.pass(Duration::from_millis(500)).await?;
             if self.unsettled().is_none() {
-                // It stays so. (The table may also know of a take before its taker does.)
-                self.pass(QUIET).await?;
+                // It stays so: the last fault may still be on its way to a lease that runs out.
+                self.pass(READ_PAUSE + Duration::from_millis(500)).await?;
             }
             let Some(unsettled) = self.unsettled() else { break };
             if Instant::now() > deadline {
@@ -430,6 +430,7 @@ impl Fleet {
         if self.members.iter().any(|member| member.stopping) {
             return Some("a worker is still stopping".into());
         }
+        let lives = |run| self.members.iter().any(|member| member.run.id == run);
         let state = self.world.lock();
         // D1
         if !state.all_stored() {
@@ -443,7 +444,9 @@ impl Fleet {
             if shard.shard.closed && row.checkpoint != Checkpoint::ShardEnd {
                 return Some(format!("the closed shard {id} has not ended: {row:?}"));
             }
-            if !shard.shard.closed && !state.holder(id).is_some_and(|holder| self.members.iter().any(|member| member.run.id == holder)) {
+            // Its owner reads it: the table may know of a take that its taker does not know of.
+            if !shard.shard.closed && !state.reader(id, READ_PAUSE).is_some_and(|reader| state.holder(id) == Some(reader) && lives(reader))
+            {
                 return Some(format!("nobody reads the open shard {id}: {row:?}"));
             }
         }

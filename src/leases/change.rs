@@ -252,7 +252,7 @@ async fn written(seen: &Lease, force: bool, done: &str, write: impl AsyncFn(&Lea
     let mut row = seen.clone();
     for _ in 0..if force { TRIES } else { 1 } {
         match write(&row).await? {
-            Claim::Held(_) => {
+            Claim::Held(_) | Claim::Landed(_) => {
                 println!("{}: {done}", seen.shard);
                 return Ok(true);
             }

@@ -110,8 +110,8 @@ impl Scene {
             loop {
                 let last = stopped.load(Relaxed);
                 match table.renew(&lease).await.expect("an answer") {
-                    Claim::Held(_) if last => return false,
-                    Claim::Held(row) => lease = row,
+                    Claim::Held(_) | Claim::Landed(_) if last => return false,
+                    Claim::Held(row) | Claim::Landed(row) => lease = row,
                     Claim::Lost(_) => return true,
                 }
                 tokio::time::sleep(Duration::from_millis(100)).await;

@@ -21,6 +21,8 @@ pub fn markdown() -> String {
             let _ = writeln!(page, "| `{}` | {} | {} |", metric.name, metric.kind(), metric.meaning);
         }
     }
+    page += "\n## Dashboard and alerts\n\n\
+             [A dashboard for Grafana](dashboards/pulsar-io-dynamodb.json) and [rules for Prometheus](dashboards/alerts.yaml) to start from.\n";
     page += &kcl::markdown();
     page
 }

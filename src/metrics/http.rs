@@ -108,4 +108,15 @@ mod tests {
         health.green("write");
         assert_eq!(health_answer(&health).0, StatusCode::OK);
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn status_has_the_reasons_and_each_shard_h1() {
+        let health = Health::default();
+        let meter = health.shards().enter(&crate::ports::ShardId::new("shardId-1"), &[]);
+        meter.page(tokio::time::Instant::now(), true, None);
+        health.red("publish shardId-1", "no receipt");
+        let status: serde_json::Value = serde_json::from_str(&status(&health)).expect("JSON");
+        assert_eq!((&status["healthy"], &status["reasons"]["publish shardId-1"]), (&false.into(), &"no receipt".into()));
+        assert_eq!((&status["shards"][0]["shard"], &status["shards"][0]["lagSeconds"]), (&"shardId-1".into(), &0.0.into()));
+    }
 }

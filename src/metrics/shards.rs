@@ -17,10 +17,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use super::names;
-use crate::{
-    ports::{Lease, ShardId},
-    source::clock::Clock,
-};
+use crate::{ports::ShardId, source::clock::Clock};
 
 /// Milliseconds of the worker's monotonic clock; negative for what was before its start.
 type Millis = i64;
@@ -122,13 +119,13 @@ impl Shards {
     }
 
     /// A shard is read from now on, until the meter is dropped.
-    pub fn enter(&self, lease: &Lease) -> Meter {
-        let state = Arc::new(State::new(self.now(), self.opened(&lease.shard)));
+    pub fn enter(&self, shard: &ShardId, parents: &[ShardId]) -> Meter {
+        let state = Arc::new(State::new(self.now(), self.opened(shard)));
         let mut inner = self.lock();
         inner.in_use = true;
-        inner.held.insert(lease.shard.clone(), state.clone());
+        inner.held.insert(shard.clone(), state.clone());
         drop(inner);
-        Meter { shards: self.clone(), shard: lease.shard.clone(), parents: lease.parents.clone(), state }
+        Meter { shards: self.clone(), shard: shard.clone(), parents: parents.to_vec(), state }
     }
 
     /// Every shard held, in the order of their ids.

@@ -36,7 +36,7 @@ enum End {
 pub async fn consume<R: StreamReader, L: LeaseTable, P: Publisher>(shared: &Shared<R, L, P>, mut tenure: Tenure<L>) -> Result<Outcome> {
     let lease = tenure.lease().clone();
     let holding = tenure.holding();
-    let progress = Arc::new(Progress::new(lease.checkpoint.clone(), shared.health.shards().enter(&lease)));
+    let progress = Arc::new(Progress::new(lease.checkpoint.clone(), shared.health.shards().enter(&lease.shard, &lease.parents)));
     tracing::info!(shard = %lease.shard, from = ?lease.checkpoint, "reading");
     let end = tokio::select! {
         biased;
@@ -51,7 +51,7 @@ pub async fn consume<R: StreamReader, L: LeaseTable, P: Publisher>(shared: &Shar
         }
         other => other,
     };
-    for stage in ["shard", "publish", "lease"] {
+    for stage in ["shard", "publish"] {
         shared.health.green(&format!("{stage} {}", lease.shard));
     }
     match end {

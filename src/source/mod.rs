@@ -39,7 +39,7 @@ use self::{
     heal::{Trouble, heal},
     lease::{
         Me,
-        keeper::{Keeper, Taken},
+        keeper::{Keeper, Taken, Troubles},
         plan::{self, Sightings},
     },
     publish::Budget,
@@ -129,6 +129,7 @@ pub async fn run<R: StreamReader, L: LeaseTable, P: Publisher>(
         throttle_delay,
         clock,
         health: health.clone(),
+        troubles: Troubles::default(),
     });
     let catalog = Catalog::new(reader.clone(), leases, (settings.start, settings.started_at), clock, health.clone(), throttle_delay);
     let budget = Budget::new(settings.max_in_flight);
@@ -263,6 +264,7 @@ impl<R: StreamReader, L: LeaseTable, P: Publisher> Worker<R, L, P> {
         match rows {
             Ok(rows) => {
                 self.seen.listed(rows, shared.clock.now());
+                self.keeper.forget(|shard| self.seen.row(shard));
                 self.report();
             }
             Err(error) => return self.scan_failed(error),

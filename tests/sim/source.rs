@@ -1,6 +1,7 @@
 //! The source over fakes.
 
 mod faults;
+mod health;
 mod metrics;
 mod random;
 mod shards;

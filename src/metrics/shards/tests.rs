@@ -2,27 +2,13 @@ use metrics_exporter_prometheus::PrometheusBuilder;
 use tokio::time::advance;
 
 use super::*;
-use crate::{ports::Checkpoint, source::clock::epoch_millis};
+use crate::source::clock::epoch_millis;
 
 const SECOND: Duration = Duration::from_secs(1);
 
 /// The id of a shard that was opened so many seconds ago.
 fn opened(seconds: i64) -> ShardId {
     ShardId::new(format!("shardId-{:020}-0a1b2c3d", epoch_millis() - seconds * 1000))
-}
-
-fn lease(shard: ShardId, parents: &[&ShardId]) -> Lease {
-    Lease {
-        shard,
-        owner: None,
-        counter: 0,
-        checkpoint: Checkpoint::TrimHorizon,
-        owner_switches: 0,
-        parents: parents.iter().map(|parent| (*parent).clone()).collect(),
-        start_at: None,
-        nonce: None,
-        stream: None,
-    }
 }
 
 /// Lag, time to trim, and the age of the oldest record without receipt; in whole seconds.
@@ -42,7 +28,7 @@ fn page(meter: &Meter, seconds_old: i64) {
 #[tokio::test(start_paused = true)]
 async fn the_lag_of_an_idle_shard_is_zero_while_its_pages_are_empty_and_fresh() {
     let shards = Shards::default();
-    let meter = shards.enter(&lease(opened(7_200), &[]));
+    let meter = shards.enter(&opened(7_200), &[]);
     advance(2 * SECOND).await;
     assert_eq!(ages(&shards), (2, 86_400 - 7_202, 0), "no page yet: nobody knows more");
     for _ in 0..100 {
@@ -59,7 +45,7 @@ async fn the_lag_of_an_idle_shard_is_zero_while_its_pages_are_empty_and_fresh() 
 #[tokio::test(start_paused = true)]
 async fn the_lag_of_a_busy_shard_is_the_age_of_what_was_read_last() {
     let shards = Shards::default();
-    let meter = shards.enter(&lease(opened(7_200), &[]));
+    let meter = shards.enter(&opened(7_200), &[]);
     page(&meter, 3_600);
     assert_eq!(ages(&shards), (3_600, 82_800, 0));
     advance(100 * SECOND).await;
@@ -71,7 +57,7 @@ async fn the_lag_of_a_busy_shard_is_the_age_of_what_was_read_last() {
 #[tokio::test(start_paused = true)]
 async fn the_lag_of_a_shard_that_pulsar_blocks_is_the_age_of_what_waits_although_the_tip_was_read() {
     let shards = Shards::default();
-    let meter = shards.enter(&lease(opened(7_200), &[]));
+    let meter = shards.enter(&opened(7_200), &[]);
     let (sent, waiting) = (meter.sent(100), meter.sent(50));
     meter.waits_for(Some((Instant::now(), Some(epoch_millis() - 4_000))));
     for _ in 0..60 {
@@ -91,7 +77,7 @@ async fn the_lag_of_a_shard_that_pulsar_blocks_is_the_age_of_what_waits_although
 #[tokio::test(start_paused = true)]
 async fn what_no_checkpoint_covers_ages_from_its_first_receipt_on() {
     let shards = Shards::default();
-    let meter = shards.enter(&lease(opened(1), &[]));
+    let meter = shards.enter(&opened(1), &[]);
     let age = || shards.status()[0].checkpoint_age_seconds.round();
     for _ in 0..10 {
         meter.unwritten(true);
@@ -110,9 +96,9 @@ async fn what_no_checkpoint_covers_ages_from_its_first_receipt_on() {
 async fn nothing_is_left_of_a_shard_that_has_ended() {
     let shards = Shards::default();
     let parent = opened(7_200);
-    let first = shards.enter(&lease(parent.clone(), &[]));
+    let first = shards.enter(&parent, &[]);
     // The lease is taken again before the old task is gone.
-    let again = shards.enter(&lease(parent.clone(), &[]));
+    let again = shards.enter(&parent, &[]);
     drop(first);
     assert_eq!(shards.status().len(), 1);
     again.ended();
@@ -127,7 +113,7 @@ const STALLED_FOR: Duration = Duration::from_millis(STALLED as u64);
 #[tokio::test(start_paused = true)]
 async fn h1_a_shard_without_pages_stands_still_whatever_the_reason() {
     let shards = Shards::default();
-    let meter = shards.enter(&lease(opened(1), &[]));
+    let meter = shards.enter(&opened(1), &[]);
     advance(STALLED_FOR - SECOND).await;
     assert_eq!(shards.stalled(), []);
     advance(SECOND).await;
@@ -141,12 +127,12 @@ async fn the_gap_at_a_rollover_is_from_the_parents_end_to_the_childs_first_call(
     let recorder = PrometheusBuilder::new().build_recorder();
     let _recording = metrics::set_default_local_recorder(&recorder);
     let (shards, parent) = (Shards::default(), opened(7_200));
-    let meter = shards.enter(&lease(parent.clone(), &[]));
+    let meter = shards.enter(&parent, &[]);
     empty_page(&meter);
     meter.ended();
     drop(meter);
     advance(SECOND).await;
-    let child = shards.enter(&lease(opened(1), &[&parent]));
+    let child = shards.enter(&opened(1), std::slice::from_ref(&parent));
     let called = Instant::now();
     advance(5 * SECOND).await;
     child.page(called, false, None);
@@ -159,7 +145,7 @@ async fn the_gap_at_a_rollover_is_from_the_parents_end_to_the_childs_first_call(
 #[tokio::test(start_paused = true)]
 async fn the_shards_that_lag_most_come_first_and_are_few() {
     let shards = Shards::default();
-    let meters: Vec<_> = (0..30).map(|n| shards.enter(&lease(opened(100_000 + n), &[]))).collect();
+    let meters: Vec<_> = (0..30).map(|n| shards.enter(&opened(100_000 + n), &[])).collect();
     for (n, meter) in meters.iter().enumerate() {
         page(meter, n as i64 * 10);
     }

@@ -1,8 +1,9 @@
 //! Keeps a lease that was taken: renewals, checkpoints (which are renewals too), and the local deadline after which it counts as lost (L2).
 
 use std::{
+    collections::BTreeMap,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -14,7 +15,7 @@ use super::Me;
 use crate::{
     error::{Error, Kind, Result, Retry},
     metrics::{health::Health, names},
-    ports::{Checkpoint, Claim, Lease, LeaseTable, Moment},
+    ports::{Checkpoint, Claim, Lease, LeaseTable, Moment, ShardId},
     source::{
         checkpoint::is_ahead,
         clock::Clock,
@@ -36,6 +37,22 @@ pub struct Keeper<L> {
     pub throttle_delay: Duration,
     pub clock: Clock,
     pub health: Health,
+    pub troubles: Troubles,
+}
+
+/// The rows that cannot be written. They outlive the tenure: a lease that is lost by that and taken again is still in the same trouble (H1).
+#[derive(Debug, Default)]
+pub struct Troubles(Mutex<BTreeMap<ShardId, Trouble>>);
+
+impl Troubles {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<ShardId, Trouble>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The stage of health that tells of one lease.
+fn stage(shard: &ShardId) -> String {
+    format!("lease {shard}")
 }
 
 /// Whether a lease may still be acted on. The only place that says so; stages ask it before each publish (L2).
@@ -117,6 +134,18 @@ impl<L: LeaseTable> Keeper<L> {
         }
     }
 
+    /// The trouble with a lease is over for this worker when it is somebody else's, or nobody's any more. `row`: as seen last.
+    pub fn forget<'s>(&self, row: impl Fn(&ShardId) -> Option<&'s Lease>) {
+        self.troubles.lock().retain(|shard, _| {
+            let open = |row: &Lease| row.checkpoint != Checkpoint::ShardEnd && (row.owner.is_none() || self.me.owns(row));
+            let ours = row(shard).is_some_and(open);
+            if !ours {
+                self.health.green(&stage(shard));
+            }
+            ours
+        });
+    }
+
     fn renewal_interval(&self) -> Duration {
         self.failover / 3
     }
@@ -142,8 +171,8 @@ impl<L: LeaseTable> Tenure<L> {
     /// way is found again by the next one.
     pub async fn keep(&mut self, progress: &Progress) -> Result<()> {
         let keeper = self.keeper.clone();
-        let (clock, stage) = (keeper.clock, format!("lease {}", self.lease.shard));
-        let (mut trouble, mut retry_at) = (Trouble::default(), Moment::ZERO);
+        let (clock, stage) = (keeper.clock, stage(&self.lease.shard));
+        let mut retry_at = Moment::ZERO;
         loop {
             let now = clock.now();
             if !self.holding.is_good() {
@@ -172,24 +201,26 @@ impl<L: LeaseTable> Tenure<L> {
             };
             match result {
                 Ok(()) => {
-                    if trouble.healed() {
+                    if keeper.troubles.lock().remove(&self.lease.shard).is_some() {
                         keeper.health.green(&stage);
                     }
                     if due == Some(Checkpoint::ShardEnd) {
                         return Ok(());
                     }
                 }
-                Err(error) if error.retry() == Retry::Never => {
-                    keeper.health.green(&stage);
-                    return Err(error);
-                }
+                Err(error) if error.retry() == Retry::Never => return Err(error),
                 Err(error) => {
                     heal::count("lease", &error);
-                    let delay = trouble.failed(&error, Duration::ZERO, clock.now(), fastrand::f64());
+                    let (delay, serious) = {
+                        let mut troubles = keeper.troubles.lock();
+                        let trouble = troubles.entry(self.lease.shard.clone()).or_default();
+                        let delay = trouble.failed(&error, Duration::ZERO, clock.now(), fastrand::f64());
+                        (delay, trouble.is_serious(&error, clock.now()))
+                    };
                     // Waiting longer than this would give the lease away.
                     retry_at = clock.now() + delay.min(keeper.failover / 10);
                     tracing::warn!(shard = %self.lease.shard, %error, "the lease was not written; it is tried again");
-                    if trouble.is_serious(&error, clock.now()) {
+                    if serious {
                         keeper.health.red(stage.clone(), &error);
                     }
                 }

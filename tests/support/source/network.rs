@@ -70,6 +70,8 @@ pub enum Fault {
     LostReply,
     /// No answer, for longer than anybody waits.
     Hang,
+    /// A defect: whoever calls dies.
+    Panic,
     /// It is done, and never answered.
     Mute,
     /// It is done, but only after that time: whoever sent it may have given it up long before.
@@ -89,6 +91,12 @@ impl World {
         let (there, back) = {
             let mut state = self.lock();
             state.calls.push((call, shard.clone(), Instant::now()));
+            let panics = state.faults.iter_mut().find(|(scripted, fault, times)| *scripted == call && *fault == Fault::Panic && *times > 0);
+            if let Some((_, _, times)) = panics {
+                *times -= 1;
+                drop(state);
+                panic!("scripted panic");
+            }
             (Duration::from_millis(state.random.u64(1..20)), Duration::from_millis(state.random.u64(1..20)))
         };
         let (answer, answered) = oneshot::channel();
@@ -113,7 +121,7 @@ impl World {
                         let _ = serve(&mut state);
                         return;
                     }
-                    Some(Fault::Hang) => return,
+                    Some(Fault::Hang | Fault::Panic) => return,
                 }
             };
             if let Err(error) = &result {

@@ -8,7 +8,9 @@ use std::{
 /// Decisions without IO: no runtime, no clock. Time comes in as an argument.
 const PURE: &[&str] = &[
     "leases/view.rs",
+    "source/audit.rs",
     "source/discover.rs",
+    "source/garbage.rs",
     "source/lease/plan.rs",
     "source/shard.rs",
     "source/convert.rs",

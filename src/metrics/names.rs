@@ -51,6 +51,7 @@ names! {
     describe_counter SOURCE_CHECKPOINTS = "dynamodb_source_checkpoints_total": "Checkpoints written.";
     describe_counter SOURCE_LEASES_TAKEN = "dynamodb_source_leases_taken_total": "Leases taken, by whose they were (label `from`: nobody, self, other).";
     describe_counter SOURCE_LEASES_LOST = "dynamodb_source_leases_lost_total": "Leases that another worker took from this one, or that could not be renewed in time.";
+    describe_counter SOURCE_LEASES_DELETED = "dynamodb_source_leases_deleted_total": "Rows of finished shards that nobody needs any more, deleted from the lease table.";
     describe_gauge SOURCE_LEASES_HELD = "dynamodb_source_leases_held": "Leases that this worker holds.";
     describe_gauge SOURCE_LEASES = "dynamodb_source_leases": "Leases in the table whose shards are not finished, of all workers.";
     describe_gauge SOURCE_LEASES_FREE = "dynamodb_source_leases_free": "Unfinished leases that nobody holds at the last look: without owner, or not renewed in time.";

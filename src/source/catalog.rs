@@ -1,18 +1,30 @@
 //! Asks the stream for its shards, within the budget of DescribeStream, and gives those that need one a lease.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
-use metrics::histogram;
-use tokio::time::Instant;
+use metrics::{counter, histogram};
+use tokio::{
+    sync::{Notify, oneshot},
+    time::Instant,
+};
 
 use super::{
     StartPosition,
+    audit::{Audit, Scope},
     clock::Clock,
-    discover::{self, Missing, Times},
+    discover::{self, Listing, Rows, Times},
+    garbage,
     heal::heal,
 };
 use crate::{
-    error::Result,
+    error::{Error, Kind, Result},
     metrics::{health::Health, names},
     ports::{Lease, LeaseTable, Shard, ShardId, StreamReader, StreamStatus},
 };
@@ -23,9 +35,16 @@ const DESCRIBE_INTERVAL: Duration = Duration::from_millis(200);
 const CHILDREN_TRIES: u32 = 10;
 const CHILDREN_FIRST_DELAY: Duration = Duration::from_millis(50);
 const CHILDREN_DELAY_CEILING: Duration = Duration::from_secs(1);
+/// When more shards than that have ended at the same time, one listing for all of them costs less than a call for each.
+const FEW: usize = 3;
+/// Rows deleted after one listing, one after the other: what an audit may cost the lease table.
+const DELETIONS: usize = 1_000;
 
 /// The stage of health that tells of the stream itself.
 const STREAM: &str = "stream";
+
+/// What an ended shard waits for: its children as far as the stream shows them, and whether more may come.
+type Found = (Vec<Shard>, bool);
 
 #[derive(Debug)]
 pub struct Catalog<R, L> {
@@ -36,9 +55,17 @@ pub struct Catalog<R, L> {
     started_millis: i64,
     clock: Clock,
     health: Health,
-    throttle_delay: Duration,
     /// When DescribeStream may be called next.
     next_call: tokio::sync::Mutex<Instant>,
+    /// The endpoint does not know CHILD_SHARDS.
+    unfiltered: AtomicBool,
+    /// The ended shards whose children are looked for.
+    waiting: Mutex<BTreeMap<ShardId, oneshot::Sender<Found>>>,
+    /// Held by the one that looks for all of them.
+    finder: tokio::sync::Mutex<()>,
+    /// The shards of the last whole listing, and when it was begun: many may ask at once whether they still exist.
+    last_listing: tokio::sync::Mutex<Option<(Instant, BTreeSet<ShardId>)>>,
+    created: Notify,
 }
 
 /// What the stream says about a shard that could not be read.
@@ -51,26 +78,59 @@ pub enum Existence {
 }
 
 impl<R: StreamReader, L: LeaseTable> Catalog<R, L> {
-    pub fn new(
-        reader: Arc<R>,
-        table: Arc<L>,
-        (start, started_millis): (StartPosition, i64),
-        clock: Clock,
-        health: Health,
-        throttle_delay: Duration,
-    ) -> Self {
-        let next_call = tokio::sync::Mutex::new(Instant::now());
-        Self { reader, table, start, started_millis, clock, health, throttle_delay, next_call }
+    pub fn new(reader: Arc<R>, table: Arc<L>, (start, started_millis): (StartPosition, i64), clock: Clock, health: Health) -> Self {
+        Self {
+            reader,
+            table,
+            start,
+            started_millis,
+            clock,
+            health,
+            next_call: tokio::sync::Mutex::new(Instant::now()),
+            unfiltered: AtomicBool::new(false),
+            waiting: Mutex::default(),
+            finder: tokio::sync::Mutex::default(),
+            last_listing: tokio::sync::Mutex::default(),
+            created: Notify::new(),
+        }
     }
 
-    /// Lists the whole stream and creates the leases that are missing. Returns what it found.
+    /// Lists the stream, creates the leases that are missing, page by page, and deletes the rows that nobody needs any more.
     ///
-    /// Each call is repeated until it succeeds; errors only with what neither time nor a person heals.
-    pub async fn create_missing(&self) -> Result<Missing> {
+    /// Each call is repeated until it succeeds, so that an audit goes on where throttling has stopped it; errors only with what neither time
+    /// nor a person heals.
+    pub async fn audit(&self, scope: Scope) -> Result<Audit> {
         // The rows first: a lease that appears meanwhile makes a creation that does nothing, where a shard that appears
         // meanwhile could otherwise be taken for one without leased ancestors.
-        let leases = heal("leases", self.clock, &self.health, self.throttle_delay, || self.table.list()).await?;
-        let (status, shards) = self.list().await?;
+        let mut rows = Rows::new(heal("leases", self.clock, &self.health, Duration::ZERO, || self.table.list()).await?);
+        if !rows.before().is_empty() && self.start != StartPosition::TrimHorizon {
+            tracing::debug!("shards with leases, and their children, go on from there; the start position is for others");
+        }
+        let from = if scope == Scope::Whole { None } else { discover::audit_from(rows.before(), self.clock.epoch_millis()).cloned() };
+        let (mut audit, mut looked_at) = (Audit::default(), 0);
+        let mut pages = Pages::after(from);
+        while self.turn_page(&mut pages).await? {
+            let listing = &pages.listing;
+            // Each look is at the whole list, so the next one waits until it has grown by a part of itself.
+            if !listing.is_complete() && listing.len() < looked_at + looked_at / 4 {
+                continue;
+            }
+            looked_at = listing.len();
+            let times = Times { started: self.started_millis, now: self.clock.epoch_millis() };
+            let missing = discover::missing(listing, &rows, self.start, times);
+            for lease in missing.leases {
+                if let Some(lease) = self.create_if_possible(lease).await? {
+                    rows.created(lease);
+                    audit.created += 1;
+                    self.created.notify_one();
+                }
+            }
+            audit.postponed = missing.postponed.len();
+            if listing.is_complete() && !missing.postponed.is_empty() {
+                tracing::warn!(shards = ?missing.postponed, "an ancestor is not listed yet; these shards wait for it");
+            }
+        }
+        let Pages { status, listing, .. } = pages;
         // Not an error, but nothing more will come from here (H1).
         if matches!(status, StreamStatus::Disabling | StreamStatus::Disabled) {
             self.health.red(
@@ -80,26 +140,18 @@ impl<R: StreamReader, L: LeaseTable> Catalog<R, L> {
         } else {
             self.health.green(STREAM);
         }
-        let missing =
-            discover::missing(&shards, &leases, self.start, Times { started: self.started_millis, now: self.clock.epoch_millis() });
-        if !leases.is_empty() && self.start != StartPosition::TrimHorizon {
-            tracing::debug!(
-                leases = leases.len(),
-                "shards with leases, and their children, go on from there; the start position is for others"
-            );
-        }
-        if !missing.postponed.is_empty() {
-            tracing::warn!(shards = ?missing.postponed, "an ancestor is not listed yet; these shards wait for it");
-        }
-        for lease in &missing.leases {
-            self.create(lease.clone()).await?;
-        }
-        tracing::debug!(shards = shards.len(), ?status, created = missing.leases.len(), "the stream was listed");
-        Ok(missing)
+        self.delete_garbage(&listing, rows.before()).await?;
+        tracing::debug!(shards = listing.len(), ?scope, ?status, ?audit, "the stream was listed");
+        Ok(audit)
     }
 
-    /// The children of a shard that has ended; they get leases. Empty where the stream shows none, even after some patience:
-    /// then the audit finds them, or there are none, since the stream is disabled.
+    /// Waits until an audit has created rows: they can be read before it has come to its end. Cancel-safe.
+    pub async fn created(&self) {
+        self.created.notified().await;
+    }
+
+    /// The children of a shard that has ended, with leases. Empty where the stream shows none, even after some patience:
+    /// then an audit finds them, or there are none, since the stream is disabled.
     pub async fn lease_children(&self, parent: &Lease) -> Result<Vec<Lease>> {
         let mut delay = CHILDREN_FIRST_DELAY;
         for _ in 0..CHILDREN_TRIES {
@@ -117,40 +169,125 @@ impl<R: StreamReader, L: LeaseTable> Catalog<R, L> {
         Ok(Vec::new())
     }
 
-    /// Whether a shard that "does not exist" is trimmed. Waits, with red health, while the stream itself is gone.
-    pub async fn existence(&self, shard: &ShardId) -> Result<Existence> {
-        let (_, shards) = self.list().await?;
-        // A listing may lag behind. What is younger than the stream's retention cannot have been trimmed, whatever it says (D1).
-        let listed = shards.iter().any(|other| other.id == *shard) || discover::is_young(shard, self.clock.epoch_millis());
-        Ok(if listed { Existence::Listed } else { Existence::Trimmed })
+    /// One attempt, together with all others that wait at the same time: one of them asks for all.
+    async fn children(&self, parent: &ShardId) -> Result<Found> {
+        let (sender, mut receiver) = oneshot::channel();
+        self.lock_waiting().insert(parent.clone(), sender);
+        let _entry = Waits { catalog: self, parent };
+        let found = tokio::select! {
+            biased;
+            found = &mut receiver => found.ok(),
+            _turn = self.finder.lock() => match receiver.try_recv() {
+                Ok(found) => Some(found),
+                Err(_) => Some(self.find(parent).await?),
+            },
+        };
+        // Nobody drops a sender without an answer but this very call.
+        found.ok_or_else(|| Error::new(Kind::Fatal, format!("find the children of {parent}"), "nobody has answered"))
     }
 
-    async fn list(&self) -> Result<(StreamStatus, Vec<Shard>)> {
-        let (mut shards, mut after) = (Vec::new(), None);
-        loop {
-            let page = self.call(|| self.reader.list_shards(after.as_ref())).await?;
-            shards.extend(page.shards);
-            match page.next {
-                Some(next) => after = Some(next),
-                None => return Ok((page.status, shards)),
+    /// Finds the children of `parent`, and answers others that wait where that costs nothing more.
+    async fn find(&self, parent: &ShardId) -> Result<Found> {
+        let crowd: Vec<ShardId> = self.lock_waiting().keys().cloned().collect();
+        if crowd.len() <= FEW && !self.unfiltered.load(Ordering::Relaxed) {
+            match self.call(|| self.reader.children(parent)).await? {
+                Some(mut page) => {
+                    page.shards.retain(|shard| shard.parent.as_ref() == Some(parent));
+                    return Ok((page.shards, grows(page.status)));
+                }
+                None => self.unfiltered.store(true, Ordering::Relaxed),
             }
         }
+        // Children are opened after their parents, and listed after them.
+        let mut pages = Pages::after(crowd.first().cloned());
+        let mut own = None;
+        while self.turn_page(&mut pages).await? {
+            let mut waiting = self.lock_waiting();
+            for (family, children) in discover::families(&pages.listing, |shard| waiting.contains_key(shard)) {
+                if family == *parent {
+                    own = Some(children);
+                } else if let Some(waits) = waiting.remove(&family) {
+                    let _ = waits.send((children, true));
+                }
+            }
+            if own.is_some() && !crowd.iter().any(|shard| shard != parent && waiting.contains_key(shard)) {
+                break;
+            }
+        }
+        let grows = grows(pages.status);
+        if pages.listing.is_complete() {
+            let mut waiting = self.lock_waiting();
+            for childless in crowd.iter().filter(|shard| *shard != parent).filter_map(|shard| waiting.remove(shard)) {
+                let _ = childless.send((Vec::new(), grows));
+            }
+        }
+        Ok((own.unwrap_or_default(), grows))
     }
 
-    /// By CHILD_SHARDS, or from a full listing where the endpoint does not know that; and whether more may come.
-    async fn children(&self, parent: &ShardId) -> Result<(Vec<Shard>, bool)> {
-        let (status, mut shards) = match self.call(|| self.reader.children(parent)).await? {
-            Some(page) => (page.status, page.shards),
-            None => self.list().await?,
+    fn lock_waiting(&self) -> MutexGuard<'_, BTreeMap<ShardId, oneshot::Sender<Found>>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a shard that "does not exist" is trimmed. Waits, with red health, while the stream itself is gone.
+    pub async fn existence(&self, shard: &ShardId) -> Result<Existence> {
+        let asked = Instant::now();
+        let mut last = self.last_listing.lock().await;
+        if last.as_ref().is_none_or(|(begun, _)| *begun < asked) {
+            let (begun, mut pages) = (Instant::now(), Pages::after(None));
+            while self.turn_page(&mut pages).await? {}
+            *last = Some((begun, pages.listing.shards().map(|shard| shard.id.clone()).collect()));
+        }
+        let listed = last.as_ref().is_some_and(|(_, shards)| shards.contains(shard));
+        // A listing may lag behind. What is younger than the stream's retention cannot have been trimmed, whatever it says (D1).
+        Ok(if listed || discover::is_young(shard, self.clock.epoch_millis()) { Existence::Listed } else { Existence::Trimmed })
+    }
+
+    /// Adds the next page; `false` when there is none.
+    async fn turn_page(&self, pages: &mut Pages) -> Result<bool> {
+        if pages.listing.is_complete() {
+            return Ok(false);
+        }
+        let page = match self.call(|| self.reader.list_shards(pages.after.as_ref())).await {
+            // The shard to start from is not there any more.
+            Err(error) if error.kind() == Kind::Invalid && pages.after.is_some() && pages.listing.is_empty() => {
+                tracing::warn!(%error, "the stream is listed from its beginning");
+                *pages = Pages::after(None);
+                self.call(|| self.reader.list_shards(None)).await?
+            }
+            answer => answer?,
         };
-        shards.retain(|shard| shard.parent.as_ref() == Some(parent));
-        Ok((shards, matches!(status, StreamStatus::Enabled | StreamStatus::Enabling)))
+        pages.status = page.status;
+        pages.listing.add(page.shards, page.next.is_none());
+        pages.after = page.next;
+        Ok(true)
+    }
+
+    async fn delete_garbage(&self, listing: &Listing, rows: &[Lease]) -> Result<()> {
+        for row in garbage::finished(listing, rows, self.clock.epoch_millis()).into_iter().take(DELETIONS) {
+            if heal("leases", self.clock, &self.health, Duration::ZERO, || self.table.delete(&row)).await? {
+                counter!(names::SOURCE_LEASES_DELETED).increment(1);
+                tracing::info!(shard = %row.shard, "the lease of a finished shard is deleted");
+            }
+        }
+        Ok(())
+    }
+
+    /// One odd shard must not hold up the others (spec R11).
+    async fn create_if_possible(&self, lease: Lease) -> Result<Option<Lease>> {
+        match self.create(lease).await {
+            Ok(lease) => Ok(Some(lease)),
+            Err(error) if error.kind() == Kind::Invalid => {
+                tracing::error!(%error, "a shard gets no lease; it is tried again with the next listing");
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// The row as it was written, or as it would have been where another worker was faster.
     async fn create(&self, lease: Lease) -> Result<Lease> {
         let lease = Lease { stream: Some(self.reader.arn().clone()), ..lease };
-        let created = heal("leases", self.clock, &self.health, self.throttle_delay, || self.table.create(&lease)).await?;
+        let created = heal("leases", self.clock, &self.health, Duration::ZERO, || self.table.create(&lease)).await?;
         if created {
             tracing::info!(shard = %lease.shard, parents = ?lease.parents, from = ?lease.checkpoint, "lease created");
         }
@@ -158,7 +295,7 @@ impl<R: StreamReader, L: LeaseTable> Catalog<R, L> {
     }
 
     async fn call<T, Fut: Future<Output = Result<T>>>(&self, mut call: impl FnMut() -> Fut) -> Result<T> {
-        heal("discover", self.clock, &self.health, self.throttle_delay, || {
+        heal("discover", self.clock, &self.health, Duration::ZERO, || {
             let call = call();
             async {
                 self.turn().await;
@@ -170,11 +307,40 @@ impl<R: StreamReader, L: LeaseTable> Catalog<R, L> {
 
     /// Waits for this call's place in the budget.
     async fn turn(&self) {
+        let came = Instant::now();
         // Held while it sleeps, and moved on after that: a caller that gives up in between leaves nothing reserved.
         let mut next = self.next_call.lock().await;
-        let came = Instant::now();
         tokio::time::sleep_until(*next).await;
-        histogram!(names::SOURCE_DESCRIBE_WAIT).record(came.elapsed());
         *next = Instant::now() + DESCRIBE_INTERVAL;
+        histogram!(names::SOURCE_DESCRIBE_WAIT).record(came.elapsed());
+    }
+}
+
+/// A listing of the stream under way.
+struct Pages {
+    listing: Listing,
+    status: StreamStatus,
+    after: Option<ShardId>,
+}
+
+impl Pages {
+    fn after(from: Option<ShardId>) -> Self {
+        Self { listing: Listing::after(from.clone()), status: StreamStatus::Enabled, after: from }
+    }
+}
+
+fn grows(status: StreamStatus) -> bool {
+    matches!(status, StreamStatus::Enabled | StreamStatus::Enabling)
+}
+
+/// An ended shard in the list of those that wait, until it has its answer or gives up.
+struct Waits<'a, R, L> {
+    catalog: &'a Catalog<R, L>,
+    parent: &'a ShardId,
+}
+
+impl<R, L> Drop for Waits<'_, R, L> {
+    fn drop(&mut self) {
+        self.catalog.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(self.parent);
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! | stage | file | hands on through | bound |
 //! |---|---|---|---|
-//! | which shards need a lease | [`discover`], asked for by [`catalog`] | rows of the lease table | five DescribeStream calls a second |
+//! | which shards need a lease, which rows nobody needs | [`discover`] and [`garbage`], asked for by [`catalog`] when a shard ends or [`audit`] says | rows of the lease table | five DescribeStream calls a second |
 //! | which leases to take and keep | [`lease::plan`], [`lease::keeper`] | one task for each lease held | one write under way for each |
 //! | reading | [`shard`], driven by [`poll`] | pages | five calls a second for each shard; a page needs room first |
 //! | bytes | [`convert`] | messages | the page it comes from |
@@ -12,12 +12,14 @@
 //! [`consume`] puts the last four together for one shard; this file takes leases, starts those tasks and ends them. What fails and
 //! can heal is repeated where it fails ([`heal`]), so an error that arrives here ends the worker.
 
+pub mod audit;
 pub mod catalog;
 pub mod checkpoint;
 pub mod clock;
 pub mod consume;
 pub mod convert;
 pub mod discover;
+pub mod garbage;
 pub mod heal;
 pub mod lease;
 pub mod poll;
@@ -32,10 +34,10 @@ use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use self::{
+    audit::{Audit, Audits, Scope},
     catalog::Catalog,
     clock::Clock,
     consume::Outcome,
-    discover::Missing,
     heal::{Trouble, heal},
     lease::{
         Me,
@@ -50,10 +52,9 @@ use crate::{
     ports::{Lease, LeaseTable, Moment, Publisher, ShardId, StreamReader},
 };
 
-/// The whole stream is listed again after this pause, to find what the ends of shards did not show: short after a start and after a
-/// shard that ended without a child in sight, doubled up to the ceiling.
-const AUDIT_PAUSE: Duration = Duration::from_secs(10);
-const AUDIT_PAUSE_CEILING: Duration = Duration::from_secs(300);
+/// While an audit creates rows one after the other, the table is read again after this pause, and longer the more rows there are.
+const CREATED_PAUSE: Duration = Duration::from_millis(100);
+const ROW_PAUSE: Duration = Duration::from_micros(100);
 /// Leases taken at once.
 const TAKES_UNDER_WAY: usize = 16;
 
@@ -131,7 +132,7 @@ pub async fn run<R: StreamReader, L: LeaseTable, P: Publisher>(
         health: health.clone(),
         troubles: Troubles::default(),
     });
-    let catalog = Catalog::new(reader.clone(), leases, (settings.start, settings.started_at), clock, health.clone(), throttle_delay);
+    let catalog = Catalog::new(reader.clone(), leases, (settings.start, settings.started_at), clock, health.clone());
     let budget = Budget::new(settings.max_in_flight);
     // A child: an error here stops the shards, and not whoever else listens to the host's token.
     let stop = stop.child_token();
@@ -143,9 +144,9 @@ pub async fn run<R: StreamReader, L: LeaseTable, P: Publisher>(
         held: BTreeSet::new(),
         tasks: JoinSet::new(),
         next_scan: Moment::ZERO,
+        last_scan: Moment::ZERO,
         untaken: false,
-        next_audit: Some(Moment::ZERO),
-        audit_pause: AUDIT_PAUSE,
+        audits: Audits::new(),
         scanning: Trouble::default(),
     };
     let result = worker.run().await;
@@ -155,7 +156,7 @@ pub async fn run<R: StreamReader, L: LeaseTable, P: Publisher>(
 /// What a task of the worker has come to.
 enum Done {
     Shard(ShardId, Result<Outcome>),
-    Audit(Result<Missing>),
+    Audit(Result<Audit>),
 }
 
 struct Worker<R, L, P> {
@@ -166,11 +167,10 @@ struct Worker<R, L, P> {
     held: BTreeSet<ShardId>,
     tasks: JoinSet<Done>,
     next_scan: Moment,
+    last_scan: Moment,
     /// Rows were seen that may be taken now.
     untaken: bool,
-    /// `None` while one is under way.
-    next_audit: Option<Moment>,
-    audit_pause: Duration,
+    audits: Audits,
     scanning: Trouble,
 }
 
@@ -179,18 +179,21 @@ impl<R: StreamReader, L: LeaseTable, P: Publisher> Worker<R, L, P> {
     async fn run(&mut self) -> Result<()> {
         let shared = self.shared.clone();
         loop {
-            let wake = self.next_audit.map_or(self.next_scan, |audit| audit.min(self.next_scan));
+            let wake = self.audits.wake().map_or(self.next_scan, |audit| audit.min(self.next_scan));
             tokio::select! {
                 biased;
                 () = shared.stop.cancelled() => return Ok(()),
                 Some(done) = self.tasks.join_next() => self.done(done)?,
                 () = std::future::ready(()), if self.untaken => self.take().await?,
+                () = shared.catalog.created() => self.next_scan = self.next_scan.min(self.last_scan + CREATED_PAUSE + ROW_PAUSE * self.seen.len()),
                 () = shared.clock.sleep_until(wake) => {
-                    if self.next_audit.is_some_and(|due| due <= shared.clock.now()) {
-                        self.audit();
-                    }
                     if self.next_scan <= shared.clock.now() {
                         self.scan().await?;
+                    }
+                    let now = shared.clock.now();
+                    let responsible = plan::is_auditor(&self.seen, &self.keeper.me, now, self.keeper.failover);
+                    if let Some(scope) = self.audits.begin(now, responsible) {
+                        self.audit(scope);
                     }
                 }
             }
@@ -207,10 +210,10 @@ impl<R: StreamReader, L: LeaseTable, P: Publisher> Worker<R, L, P> {
                     Outcome::Finished { lease, children } => {
                         self.seen.saw(lease, now);
                         if children.is_empty() {
-                            self.audit_pause = AUDIT_PAUSE;
-                            self.next_audit = self.next_audit.map(|due| due.min(now + AUDIT_PAUSE));
+                            self.audits.childless(now);
                         }
-                        // The children start at once, and without reading the table: thousands of shards may end in the same minute.
+                        // They are taken without reading the table, since thousands of shards may end in the same minute: of their parent
+                        // all is known.
                         for child in children {
                             if self.seen.row(&child.shard).is_none() {
                                 self.seen.saw(child, now);
@@ -226,35 +229,27 @@ impl<R: StreamReader, L: LeaseTable, P: Publisher> Worker<R, L, P> {
                 }
             }
             Ok(Done::Audit(result)) => {
-                let found = result?;
-                if !found.leases.is_empty() {
-                    self.next_scan = now;
-                }
-                if !found.postponed.is_empty() {
-                    self.audit_pause = AUDIT_PAUSE;
-                }
-                self.next_audit = Some(now + self.audit_pause);
-                self.audit_pause = (self.audit_pause * 2).min(AUDIT_PAUSE_CEILING);
+                self.audits.done(&result?, now);
             }
             Err(panic) => return Err(Error::new(Kind::Fatal, "read the stream", format!("a task has failed: {panic}"))),
         }
         Ok(())
     }
 
-    fn audit(&mut self) {
-        self.next_audit = None;
+    fn audit(&mut self, scope: Scope) {
         let shared = self.shared.clone();
         self.tasks.spawn(shared.clock.run(async move {
             tokio::select! {
                 biased;
-                () = shared.stop.cancelled() => Done::Audit(Ok(Missing::default())),
-                result = shared.catalog.create_missing() => Done::Audit(result),
+                () = shared.stop.cancelled() => Done::Audit(Ok(Audit::default())),
+                result = shared.catalog.audit(scope) => Done::Audit(result),
             }
         }));
     }
 
     /// Looks at the lease table, and takes what may be taken.
     async fn scan(&mut self) -> Result<()> {
+        self.last_scan = self.shared.clock.now();
         let shared = self.shared.clone();
         let rows = tokio::select! {
             biased;

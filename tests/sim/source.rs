@@ -4,6 +4,7 @@ mod faults;
 mod health;
 mod metrics;
 mod random;
+mod rollover;
 mod shards;
 mod start;
 

@@ -28,6 +28,13 @@ fn lineage_of_three() -> ([ShardId; 3], Vec<Shard>) {
     ([a, b, c], shards)
 }
 
+/// Of a complete listing.
+fn all_missing(shards: &[Shard], leases: &[Lease], start: StartPosition, times: Times) -> Missing {
+    let mut listing = Listing::default();
+    listing.add(shards.to_vec(), true);
+    missing(&listing, &Rows::new(leases.to_vec()), start, times)
+}
+
 fn names(missing: &Missing) -> Vec<(&ShardId, &Checkpoint, Option<i64>)> {
     missing.leases.iter().map(|lease| (&lease.shard, &lease.checkpoint, lease.start_at)).collect()
 }
@@ -35,7 +42,7 @@ fn names(missing: &Missing) -> Vec<(&ShardId, &Checkpoint, Option<i64>)> {
 #[test]
 fn trim_horizon_takes_everything_that_is_left_parents_first() {
     let ([a, b, c], shards) = lineage_of_three();
-    let found = missing(&shards, &[], StartPosition::TrimHorizon, TIMES);
+    let found = all_missing(&shards, &[], StartPosition::TrimHorizon, TIMES);
     let all = [(&a, &Checkpoint::TrimHorizon, None), (&b, &Checkpoint::TrimHorizon, None), (&c, &Checkpoint::TrimHorizon, None)];
     assert_eq!(names(&found), all);
     assert_eq!(found.leases[1].parents, [a]);
@@ -44,14 +51,14 @@ fn trim_horizon_takes_everything_that_is_left_parents_first() {
 #[test]
 fn latest_takes_the_open_shards_from_now_on() {
     let ([_, _, c], shards) = lineage_of_three();
-    assert_eq!(names(&missing(&shards, &[], StartPosition::Latest, TIMES)), [(&c, &Checkpoint::Latest, Some(NOW))]);
+    assert_eq!(names(&all_missing(&shards, &[], StartPosition::Latest, TIMES)), [(&c, &Checkpoint::Latest, Some(NOW))]);
 }
 
 #[test]
 fn a_shard_that_closed_after_the_start_time_belongs_to_it() {
     let ([_, b, c], shards) = lineage_of_three();
     let start = NOW - 6 * HOUR;
-    let found = missing(&shards, &[], StartPosition::AtTimestamp(start), TIMES);
+    let found = all_missing(&shards, &[], StartPosition::AtTimestamp(start), TIMES);
     assert_eq!(names(&found), [(&b, &Checkpoint::AtTimestamp, Some(start)), (&c, &Checkpoint::AtTimestamp, Some(start))]);
 }
 
@@ -62,7 +69,7 @@ fn d1_the_start_time_of_the_first_start_stays() {
     let first = Lease { start_at: Some(NOW - 6 * HOUR), ..leased(&b, None, Checkpoint::Latest) };
     let other = id(3, "other");
     let shards: Vec<_> = shards.into_iter().chain([shard(&other, None, false)]).collect();
-    let found = missing(&shards, &[first], StartPosition::Latest, TIMES);
+    let found = all_missing(&shards, &[first], StartPosition::Latest, TIMES);
     let start_at = Some(NOW - 6 * HOUR);
     assert_eq!(names(&found), [(&other, &Checkpoint::Latest, start_at), (&c, &Checkpoint::TrimHorizon, start_at)]);
 }
@@ -70,14 +77,14 @@ fn d1_the_start_time_of_the_first_start_stays() {
 #[test]
 fn d1_what_follows_a_leased_shard_is_read_whole_also_for_latest() {
     let ([a, b, c], shards) = lineage_of_three();
-    let found = missing(&shards, &[leased(&a, None, Checkpoint::ShardEnd)], StartPosition::Latest, TIMES);
+    let found = all_missing(&shards, &[leased(&a, None, Checkpoint::ShardEnd)], StartPosition::Latest, TIMES);
     assert_eq!(names(&found), [(&b, &Checkpoint::TrimHorizon, None), (&c, &Checkpoint::TrimHorizon, None)]);
 }
 
 #[test]
 fn a_shard_with_a_leased_descendant_gets_no_lease_again() {
     let ([_, _, c], shards) = lineage_of_three();
-    let found = missing(&shards, &[leased(&c, None, Checkpoint::TrimHorizon)], StartPosition::TrimHorizon, TIMES);
+    let found = all_missing(&shards, &[leased(&c, None, Checkpoint::TrimHorizon)], StartPosition::TrimHorizon, TIMES);
     assert_eq!(found, Missing::default());
 }
 
@@ -85,13 +92,13 @@ fn a_shard_with_a_leased_descendant_gets_no_lease_again() {
 fn s1_d1_a_shard_whose_ancestor_cannot_be_trimmed_yet_waits_for_it() {
     let (hidden, child) = (id(5, "hidden"), id(1, "child"));
     let shards = [shard(&child, Some(&hidden), false)];
-    let found = missing(&shards, &[], StartPosition::TrimHorizon, TIMES);
+    let found = all_missing(&shards, &[], StartPosition::TrimHorizon, TIMES);
     assert_eq!((found.leases.len(), found.postponed), (0, vec![child.clone()]));
     // A day later it can be.
     let later = Times { now: NOW + 20 * HOUR, ..TIMES };
-    assert_eq!(missing(&shards, &[], StartPosition::TrimHorizon, later).leases.len(), 1);
+    assert_eq!(all_missing(&shards, &[], StartPosition::TrimHorizon, later).leases.len(), 1);
     // With a lease it is known, listed or not.
-    let found = missing(&shards, &[leased(&hidden, None, Checkpoint::ShardEnd)], StartPosition::TrimHorizon, TIMES);
+    let found = all_missing(&shards, &[leased(&hidden, None, Checkpoint::ShardEnd)], StartPosition::TrimHorizon, TIMES);
     assert_eq!(found.leases.len(), 1);
 }
 
@@ -99,7 +106,7 @@ fn s1_d1_a_shard_whose_ancestor_cannot_be_trimmed_yet_waits_for_it() {
 fn a_circle_and_a_shard_listed_twice_do_no_harm() {
     let (a, b) = (id(2, "a"), id(1, "b"));
     let shards = [shard(&a, Some(&b), false), shard(&b, Some(&a), false), shard(&a, Some(&b), false)];
-    assert_eq!(missing(&shards, &[], StartPosition::TrimHorizon, TIMES).leases.len(), 2);
+    assert_eq!(all_missing(&shards, &[], StartPosition::TrimHorizon, TIMES).leases.len(), 2);
 }
 
 #[test]
@@ -132,7 +139,7 @@ proptest! {
         let parents: HashMap<&ShardId, Option<&ShardId>> = shards.iter().map(|shard| (&shard.id, shard.parent.as_ref())).collect();
         let mut leases: Vec<Lease> = Vec::new();
         for stop in stops.into_iter().chain([usize::MAX]) {
-            for lease in missing(&shards, &leases.clone(), StartPosition::TrimHorizon, TIMES).leases.into_iter().take(stop) {
+            for lease in all_missing(&shards, &leases.clone(), StartPosition::TrimHorizon, TIMES).leases.into_iter().take(stop) {
                 if let Some(parent) = parents[&lease.shard] {
                     prop_assert!(leases.iter().any(|known| known.shard == *parent), "{} before its parent", lease.shard);
                 }
@@ -140,14 +147,14 @@ proptest! {
             }
         }
         prop_assert_eq!(leases.len(), shards.len());
-        prop_assert_eq!(missing(&shards, &leases, StartPosition::TrimHorizon, TIMES), Missing::default());
+        prop_assert_eq!(all_missing(&shards, &leases, StartPosition::TrimHorizon, TIMES), Missing::default());
     }
 
     /// S1 again: whatever has ended, only shards whose whole lineage has ended may start.
     #[test]
     fn s1_reading_in_any_order_ends_parents_first(shards in forest(), picks in prop::collection::vec(any::<prop::sample::Index>(), 60)) {
         let mut rows: BTreeMap<ShardId, Lease> =
-            missing(&shards, &[], StartPosition::TrimHorizon, TIMES).leases.into_iter().map(|lease| (lease.shard.clone(), lease)).collect();
+            all_missing(&shards, &[], StartPosition::TrimHorizon, TIMES).leases.into_iter().map(|lease| (lease.shard.clone(), lease)).collect();
         for pick in picks {
             let ready: Vec<ShardId> = rows.values().filter(|lease| may_start(lease, |id| rows.get(id))).map(|lease| lease.shard.clone()).collect();
             if ready.is_empty() {
@@ -160,4 +167,105 @@ proptest! {
         }
         prop_assert!(rows.values().all(|lease| lease.checkpoint == Checkpoint::ShardEnd));
     }
+}
+
+/// The first page of a listing.
+fn page(shards: &[Shard]) -> Listing {
+    let mut listing = Listing::default();
+    listing.add(shards.to_vec(), false);
+    listing
+}
+
+#[test]
+fn r10_the_first_page_of_an_unknown_stream_is_read_at_once() {
+    let ([a, b, c], shards) = lineage_of_three();
+    let mut in_order = shards.clone();
+    in_order.sort_by(|a, b| a.id.cmp(&b.id));
+    let mut rows = Rows::new(Vec::new());
+    let first = missing(&page(&in_order[..2]), &rows, StartPosition::TrimHorizon, TIMES);
+    assert_eq!(names(&first).iter().map(|(id, ..)| *id).collect::<Vec<_>>(), [&a, &b]);
+    first.leases.into_iter().for_each(|lease| rows.created(lease));
+    let mut whole = page(&in_order[..2]);
+    whole.add(in_order[2..].to_vec(), true);
+    let rest = missing(&whole, &rows, StartPosition::TrimHorizon, TIMES);
+    assert_eq!(names(&rest).iter().map(|(id, ..)| *id).collect::<Vec<_>>(), [&c]);
+}
+
+#[test]
+fn with_a_start_time_a_closed_shard_waits_for_the_page_with_its_children() {
+    let ([_, b, _], shards) = lineage_of_three();
+    let closed: Vec<Shard> = shards.into_iter().filter(|shard| shard.id == b).map(|shard| Shard { parent: None, ..shard }).collect();
+    let rows = Rows::default();
+    assert_eq!(missing(&page(&closed), &rows, StartPosition::Latest, TIMES), Missing::default());
+    assert_eq!(missing(&page(&closed), &rows, StartPosition::TrimHorizon, TIMES).leases.len(), 1);
+}
+
+#[test]
+fn a_page_says_nothing_of_shards_whose_descendants_may_be_leased() {
+    let ([a, b, c], shards) = lineage_of_three();
+    // The row of `c` says that `a` and `b` are over, and only the listing of `b` says how.
+    let rows = Rows::new(vec![leased(&c, Some(&b), Checkpoint::TrimHorizon)]);
+    let first: Vec<Shard> = shards.iter().filter(|shard| shard.id == a).cloned().collect();
+    assert_eq!(missing(&page(&first), &rows, StartPosition::TrimHorizon, TIMES), Missing::default());
+}
+
+#[test]
+fn r10_the_child_of_a_leased_shard_needs_no_further_page() {
+    let ([_, b, c], shards) = lineage_of_three();
+    let rows = Rows::new(vec![leased(&b, None, Checkpoint::ShardEnd)]);
+    let tail: Vec<Shard> = shards.iter().filter(|shard| shard.id == c).cloned().collect();
+    let mut listing = Listing::after(Some(b.clone()));
+    listing.add(tail, false);
+    assert_eq!(names(&missing(&listing, &rows, StartPosition::Latest, TIMES)), [(&c, &Checkpoint::TrimHorizon, None)]);
+}
+
+#[test]
+fn d1_a_parent_outside_of_what_was_listed_is_not_taken_for_trimmed() {
+    let (old, child) = (id(30, "old"), id(1, "child"));
+    let shards = [shard(&child, Some(&old), false)];
+    let mut tail = Listing::after(Some(id(20, "from")));
+    tail.add(shards.to_vec(), true);
+    assert_eq!(missing(&tail, &Rows::default(), StartPosition::TrimHorizon, TIMES).postponed, [child]);
+    assert_eq!(all_missing(&shards, &[], StartPosition::TrimHorizon, TIMES).leases.len(), 1, "R12: trimmed, so the child starts");
+}
+
+/// Pages in another order than the shards': the parent comes last, and is read all the same.
+#[test]
+fn d1_a_parent_that_is_listed_after_its_child_is_read() {
+    let (parent, child) = (id(30, "parent"), id(25, "child"));
+    let mut listing = page(&[shard(&child, Some(&parent), false)]);
+    let mut rows = Rows::default();
+    for lease in missing(&listing, &rows, StartPosition::TrimHorizon, TIMES).leases {
+        rows.created(lease);
+    }
+    listing.add(vec![shard(&parent, None, true), shard(&child, Some(&parent), false)], true);
+    for lease in missing(&listing, &rows, StartPosition::TrimHorizon, TIMES).leases {
+        rows.created(lease);
+    }
+    assert!(rows.all().any(|lease| lease.shard == parent));
+}
+
+#[test]
+fn r10_an_audit_starts_before_the_oldest_shard_that_is_not_finished() {
+    let [a, b, c, d] = [id(20, "a"), id(12, "b"), id(8, "c"), id(0, "d")];
+    let row = |id: &ShardId, checkpoint: &Checkpoint| leased(id, None, checkpoint.clone());
+    let (end, open) = (&Checkpoint::ShardEnd, &Checkpoint::TrimHorizon);
+    assert_eq!(audit_from(&[row(&d, end), row(&c, open), row(&a, end), row(&b, end)], NOW), Some(&b));
+    assert_eq!(audit_from(&[row(&a, end), row(&b, end), row(&c, end), row(&d, end)], NOW), Some(&c), "a sibling may come late");
+    assert_eq!(audit_from(&[row(&a, open), row(&b, end)], NOW), None, "nothing older is known");
+    assert_eq!(audit_from(&[row(&a, end), row(&ShardId::new("odd"), open)], NOW), None);
+    assert_eq!(audit_from(&[], NOW), None);
+}
+
+#[test]
+fn s1_a_family_is_told_when_no_page_can_add_to_it() {
+    let (parent, later) = (id(4, "parent"), id(0, "later"));
+    let twins = [id(1, "left"), id(1, "right")];
+    let mut listing = Listing::after(Some(parent.clone()));
+    listing.add(vec![shard(&twins[0], Some(&parent), false)], false);
+    let waits = |shard: &ShardId| *shard == parent;
+    assert!(families(&listing, waits).is_empty(), "the other half of the split may come");
+    listing.add(vec![shard(&twins[1], Some(&parent), false), shard(&later, None, false)], false);
+    assert_eq!(families(&listing, waits)[&parent].len(), 2);
+    assert!(families(&listing, |_| false).is_empty());
 }

@@ -51,6 +51,15 @@ impl Sightings {
         self.rows.remove(shard);
     }
 
+    /// How many rows there are.
+    pub fn len(&self) -> u32 {
+        u32::try_from(self.rows.len()).unwrap_or(u32::MAX)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
     pub fn row(&self, shard: &ShardId) -> Option<&Lease> {
         self.rows.get(shard).map(|seen| &seen.lease)
     }
@@ -95,6 +104,15 @@ pub fn census(seen: &Sightings, now: Moment, failover: Duration) -> Census {
     let workers: BTreeSet<_> = unfinished().filter(is_held).map(|row| &row.lease.owner).collect();
     let (leases, held) = (unfinished().count(), unfinished().filter(is_held).count());
     Census { leases, free: leases - held, workers: workers.len() }
+}
+
+/// Whether the slow audit of the stream is this worker's: it is the first by name of those who hold leases. The Java connector's
+/// workers, which leave no nonce, do not do any.
+pub fn is_auditor(seen: &Sightings, me: &Me, now: Moment, failover: Duration) -> bool {
+    let living = |row: &&Sighting| row.lease.nonce.is_some() && now.saturating_sub(row.changed) <= failover;
+    let unfinished = |row: &&Sighting| row.lease.checkpoint != Checkpoint::ShardEnd;
+    let mut owners = seen.rows.values().filter(unfinished).filter(living).filter_map(|row| row.lease.owner.as_ref());
+    owners.all(|owner| *owner >= me.id)
 }
 
 /// Whether another worker may yet die and leave something to this one: unfinished rows that are neither held here nor wait for a parent.
@@ -171,6 +189,23 @@ mod tests {
         seen.listed(vec![lease("twin", Some(("me", "1")), 3)], Duration::ZERO);
         seen.listed(vec![lease("twin", Some(("me", "1")), 4)], Duration::from_secs(1));
         assert!(taken(&seen, 2).is_empty());
+    }
+
+    #[test]
+    fn one_worker_of_a_fleet_does_the_slow_audit() {
+        let mut seen = Sightings::default();
+        assert!(is_auditor(&seen, &me(), F, F), "nobody else is there");
+        let rows = |counter| {
+            vec![lease("a", Some(("a", "1")), counter), lease("b", Some(("me", "2")), counter), lease("c", Some(("z", "3")), counter)]
+        };
+        seen.listed(rows(1), F);
+        let of = |seen: &Sightings, name: &str, now: Duration| is_auditor(seen, &Me { id: name.into(), nonce: "2".into() }, now, F);
+        assert_eq!(["a", "me", "z"].map(|name| of(&seen, name, F)), [true, false, false]);
+        // The first one dies.
+        seen.listed(vec![rows(1).remove(0), rows(2).remove(1), rows(2).remove(2)], 2 * F);
+        assert_eq!(["me", "z"].map(|name| of(&seen, name, 2 * F + Duration::from_secs(1))), [true, false]);
+        seen.saw(Lease { nonce: None, ..lease("d", Some(("Java:worker", "")), 1) }, 2 * F);
+        assert!(of(&seen, "me", 2 * F + Duration::from_secs(1)), "a Java worker does not audit");
     }
 
     #[test]

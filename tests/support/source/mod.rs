@@ -76,6 +76,8 @@ pub struct State {
     pub knows_children: bool,
     /// Records in a page.
     pub page: usize,
+    /// Shards in a page of a listing: few, so that listings have pages.
+    pub shards_in_a_page: usize,
     /// Every other page is empty and has a next iterator.
     pub empty_pages: bool,
     /// Listings of the stream come in any order, with shards twice, and with shards left out.
@@ -90,6 +92,8 @@ pub struct State {
     pub published: Vec<Published>,
     /// The same, whichever start published it.
     pub seen: BTreeSet<u64>,
+    /// When each record was published first.
+    pub published_at: HashMap<u64, Instant>,
     pub stored: BTreeSet<u64>,
     /// No receipts while set.
     pub hold: bool,
@@ -148,6 +152,7 @@ impl World {
             stream_gone: false,
             knows_children: true,
             page: 1000,
+            shards_in_a_page: 3,
             empty_pages: false,
             messy_listings: false,
             faults: Vec::new(),
@@ -157,6 +162,7 @@ impl World {
             rows: BTreeMap::new(),
             published: Vec::new(),
             seen: BTreeSet::new(),
+            published_at: HashMap::new(),
             stored: BTreeSet::new(),
             hold: false,
             slow: BTreeSet::new(),

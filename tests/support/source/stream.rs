@@ -14,9 +14,6 @@ pub struct FakeStream {
     pub arn: StreamArn,
 }
 
-/// Small, so that listings have pages.
-const SHARDS_IN_A_PAGE: usize = 3;
-
 impl State {
     fn visible(&self) -> Vec<Shard> {
         let visible = self.shards.values().filter(|shard| shard.hidden_until <= Instant::now());
@@ -30,7 +27,7 @@ impl State {
     fn page_of_shards(&mut self, after: Option<&ShardId>) -> ShardPage {
         let all = self.visible();
         let mut shards: Vec<Shard> =
-            all.iter().filter(|shard| after.is_none_or(|after| shard.id > *after)).take(SHARDS_IN_A_PAGE).cloned().collect();
+            all.iter().filter(|shard| after.is_none_or(|after| shard.id > *after)).take(self.shards_in_a_page).cloned().collect();
         let next = shards.last().map(|shard| shard.id.clone()).filter(|last| all.last().is_some_and(|end| end.id != *last));
         if self.messy_listings && !shards.is_empty() {
             self.random.shuffle(&mut shards);

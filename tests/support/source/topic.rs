@@ -43,6 +43,7 @@ impl Publisher for FakeTopic {
             let home = state.homes[&sequence].clone();
             state.tell(self.run, What::Published(home.shard.clone(), sequence));
             state.check_publish(self.run, sequence);
+            state.published_at.entry(sequence).or_insert_with(tokio::time::Instant::now);
             state.published.push(Published { run: self.run, sequence });
             let lane = (self.run, home.item % state.partitions);
             let idle = !state.lanes.contains_key(&lane);

@@ -257,6 +257,8 @@ pub trait LeaseTable: Send + Sync + 'static {
 /// A message on its way to Pulsar.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct OutboundMessage {
+    /// A full topic name; `None` for the publisher's own topic.
+    pub topic: Option<Arc<str>>,
     pub key: Option<String>,
     /// The key is base64 of raw bytes.
     pub key_is_base64: bool,

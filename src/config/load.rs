@@ -140,14 +140,18 @@ fn typed<T: DeserializeOwned + JsonSchema>(mut values: Named, prefix: &str, prob
     })
 }
 
-/// As the Java connector's reader does: a number or a boolean may be given as text, and text as a number or boolean. So may a mapping, as
-/// JSON: secrets and the environment are nothing but text.
+/// As the Java connector's reader does: a number or a boolean may be given as text, and text as a number or boolean. So may a mapping or a
+/// list, as JSON, and a list of texts with commas between them: secrets and the environment are nothing but text.
 fn as_expected(value: Value, schema: &Value) -> Value {
     let expects = |kind: &str| allows(schema, kind);
     match &value {
         Value::String(text) if expects("integer") => text.trim().parse::<i64>().map_or(value, Value::from),
         Value::String(text) if expects("boolean") => text.trim().to_ascii_lowercase().parse::<bool>().map_or(value, Value::from),
         Value::String(text) if expects("object") => serde_json::from_str(text).ok().filter(Value::is_object).unwrap_or(value),
+        Value::String(text) if expects("array") => match serde_json::from_str(text) {
+            Ok(list @ Value::Array(_)) => list,
+            _ => text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(Value::from).collect(),
+        },
         Value::Number(number) if expects("string") => Value::String(number.to_string()),
         Value::Bool(boolean) if expects("string") => Value::String(boolean.to_string()),
         _ => value,
@@ -170,6 +174,9 @@ fn wrong(value: &Value, schema: &Value, error: &serde_json::Error) -> String {
     let wanted = match () {
         () if allows(schema, "integer") => "a whole number, 0 or more",
         () if allows(schema, "boolean") => "true or false",
+        () if allows(schema, "array") && schema["items"]["type"] == "object" => "a list of mappings",
+        // Of choices: serde's message lists what there is to choose from.
+        () if allows(schema, "array") && value.is_array() && schema["items"].get("$ref").is_some() => return error.to_string(),
         () if allows(schema, "array") => "a list of texts",
         () if allows(schema, "string") => "text",
         // Of a choice: serde's message lists what there is to choose from.

@@ -135,6 +135,7 @@ pub fn copy(origin: Origin, poison: &Poison) -> OutboundMessage {
     let kept = message.properties.iter().filter(|(name, _)| !name.starts_with(PREFIX)).cloned();
     let added = reasons.into_iter().filter_map(|(name, value)| Some((format!("{PREFIX}{name}"), cut(value?))));
     OutboundMessage {
+        topic: None,
         key: message.key.clone(),
         key_is_base64: message.key_is_base64,
         ordering_key: message.ordering_key.clone(),

@@ -38,6 +38,7 @@ use self::{
     catalog::Catalog,
     clock::Clock,
     consume::Outcome,
+    convert::shape::{Origin, Shape},
     heal::{Trouble, heal},
     lease::{
         Me,
@@ -86,6 +87,8 @@ pub struct Settings {
     pub failover: Duration,
     /// How long a clean stop may wait for receipts (Z1).
     pub drain_timeout: Duration,
+    /// How records become messages. Its origin is set by [`run`], which knows the stream.
+    pub shape: Shape,
 }
 
 /// What all stages of a worker share.
@@ -105,7 +108,7 @@ pub struct Shared<R, L, P> {
 ///
 /// Errors only where neither time nor a person can heal it without a restart.
 pub async fn run<R: StreamReader, L: LeaseTable, P: Publisher>(
-    settings: Settings,
+    mut settings: Settings,
     clock: Clock,
     reader: Arc<R>,
     leases: Arc<L>,
@@ -114,6 +117,7 @@ pub async fn run<R: StreamReader, L: LeaseTable, P: Publisher>(
     stop: CancellationToken,
 ) -> Result<()> {
     let (reader, leases) = (Arc::new(Timed(reader)), Arc::new(Timed(leases)));
+    settings.shape.origin = Origin::of(reader.arn().as_str());
     let throttle_delay = settings.backoff;
     tokio::select! {
         biased;

@@ -8,10 +8,10 @@ use tokio::time::Instant;
 use super::{
     Shared, StartPosition,
     catalog::Existence,
-    convert::convert,
+    convert::{Record, shape::Shape},
     discover::floor_second,
     heal::{self, CALL_LIMIT},
-    publish::{Room, Window},
+    publish::{Room, Source, Window},
     shard::{Fullness, Reading, Step, Verdict},
 };
 use crate::{
@@ -32,7 +32,7 @@ pub async fn read<R: StreamReader, L: LeaseTable, P: Publisher>(
     let shard = &lease.shard;
     let stage = format!("shard {shard}");
     let mut reading = Reading::resume(&lease.checkpoint, shared.settings.backoff);
-    let filter = Filter::of(lease, shared.settings.start);
+    let start = Start::of(lease, shared.settings.start);
     loop {
         let called = shared.clock.now();
         let failure = match reading.next(called) {
@@ -61,7 +61,7 @@ pub async fn read<R: StreamReader, L: LeaseTable, P: Publisher>(
                         counter!(names::SOURCE_RECORDS, names::SHARD => shard.to_string()).increment(records as u64);
                         counter!(names::SOURCE_RECORD_BYTES, names::SHARD => shard.to_string()).increment(bytes as u64);
                         let arrived = Instant::now();
-                        let newest = hand_on(&page, shard, &filter, &mut reading, window, &mut room).await?;
+                        let newest = hand_on(&page, shard, &shared.settings.shape, &start, &mut reading, window, &mut room).await?;
                         if records > 0 {
                             histogram!(names::SOURCE_HAND_ON_SECONDS, names::SHARD => shard.to_string()).record(arrived.elapsed());
                         }
@@ -106,13 +106,13 @@ pub async fn read<R: StreamReader, L: LeaseTable, P: Publisher>(
     }
 }
 
-/// Which records are wanted.
-struct Filter {
+/// From when on records are wanted.
+struct Start {
     /// Epoch milliseconds.
     not_before: Option<i64>,
 }
 
-impl Filter {
+impl Start {
     /// The start that the row has kept. A row of the Java connector has kept none: with AT_TIMESTAMP the configuration still says it; with
     /// LATEST nobody knows it any more, and reading the whole shard is the way that loses nothing.
     fn of(lease: &Lease, start: StartPosition) -> Self {
@@ -133,24 +133,30 @@ impl Filter {
 async fn hand_on<P: Publisher>(
     page: &Page,
     shard: &ShardId,
-    filter: &Filter,
+    shape: &Shape,
+    start: &Start,
     reading: &mut Reading,
     window: &mut Window<P>,
     room: &mut Room,
 ) -> Result<Option<i64>> {
     let mut newest = None;
     for record in &page.records {
-        let event = convert(record).map_err(|error| poison(shard, record, &error))?;
-        let sequence = event.sequence_number.clone();
+        let text = record;
+        let record = Record::read(text, shape.order).map_err(|error| poison(shard, text, &error))?;
+        let sequence = record.sequence_number.clone();
         if reading.has_read(&sequence) {
             continue;
         }
-        newest = newest.max(event.created_at);
-        if event.created_at.zip(filter.not_before).is_some_and(|(created, wanted)| created < wanted) {
+        newest = newest.max(record.created_at);
+        if record.created_at.zip(start.not_before).is_some_and(|(created, wanted)| created < wanted) {
             window.skip(sequence.clone());
             counter!(names::SOURCE_SKIPPED, "reason" => "before_start").increment(1);
+        } else if !shape.filter.matches(&record) {
+            window.skip(sequence.clone());
+            counter!(names::SOURCE_SKIPPED, "reason" => "filter").increment(1);
         } else {
-            window.send(event, record.len(), room).await?;
+            let message = shape.message(&record, shard).map_err(|error| poison(shard, text, &error))?;
+            window.send(message, Source { sequence: sequence.clone(), created: record.created_at, size: text.len() }, room).await?;
         }
         if let Some(after) = reading.read(sequence.clone()) {
             let after = after.map_or("the beginning".into(), |sequence: SequenceNumber| sequence.to_string());

@@ -13,7 +13,6 @@ use tokio::{
 
 use super::{
     checkpoint::{Ticket, Tracker},
-    convert::Event,
     lease::keeper::Holding,
 };
 use crate::{
@@ -133,6 +132,16 @@ struct InFlight {
     _metered: shards::InFlight,
 }
 
+/// The record that a message is made of.
+#[derive(Debug, Clone)]
+pub struct Source {
+    pub sequence: SequenceNumber,
+    /// Epoch milliseconds.
+    pub created: Option<i64>,
+    /// What its text takes of the page's room, in bytes.
+    pub size: usize,
+}
+
 /// The sending half of a shard's window.
 #[derive(Debug)]
 pub struct Window<P> {
@@ -169,32 +178,26 @@ pub fn window<P: Publisher>(
 }
 
 impl<P: Publisher> Window<P> {
-    /// Hands a record to the publisher once there is room. `size`: what it takes of `room`, in bytes.
+    /// Hands a record's message to the publisher once there is room.
     ///
     /// Errors with `LeaseLost` where the lease is not good any more (L2), or with the publisher's error, which is final.
-    pub async fn send(&self, event: Event, size: usize, room: &mut Room) -> Result<()> {
+    pub async fn send(&self, message: OutboundMessage, of: Source, room: &mut Room) -> Result<()> {
         let record = self.budget.records.clone().acquire_owned().await.map_err(|_| closed())?;
         let slot = self.receipts.reserve().await.map_err(|_| closed())?;
         if !self.holding.is_good() {
             return Err(Error::new(Kind::LeaseLost, format!("publish records of {}", self.shard), "the lease was not renewed in time"));
         }
-        let message = OutboundMessage {
-            key: Some(event.event_id),
-            properties: vec![("SEQUENCE_NUMBER".into(), event.sequence_number.to_string()), ("EVENT_NAME".into(), event.event_name)],
-            payload: event.payload,
-            ..OutboundMessage::default()
-        };
-        let (bytes, created, sent) = (message.payload.len(), event.created_at, Instant::now());
+        let (bytes, sent) = (message.payload.len(), Instant::now());
         let receipt = self.publisher.publish(message).await?;
         // No await from here on: a record that was accepted is known to the window.
         slot.send(InFlight {
-            ticket: self.progress.lock().begin(event.sequence_number),
+            ticket: self.progress.lock().begin(of.sequence),
             receipt,
             bytes,
             sent,
-            created,
+            created: of.created,
             _record: record,
-            _bytes: room.0.split(size.min(room.0.num_permits())),
+            _bytes: room.0.split(of.size.min(room.0.num_permits())),
             _metered: self.progress.meter.sent(bytes),
         });
         Ok(())
@@ -265,9 +268,12 @@ mod tests {
         }
     }
 
-    fn event(number: u64) -> Event {
-        let sequence_number = SequenceNumber::parse(&format!("{number:021}")).expect("digits");
-        Event { event_id: format!("id-{number}"), event_name: "REMOVE".into(), sequence_number, created_at: None, payload: b"{}".to_vec() }
+    fn message() -> OutboundMessage {
+        OutboundMessage { payload: b"{}".to_vec(), ..OutboundMessage::default() }
+    }
+
+    fn source(number: u64, size: usize) -> Source {
+        Source { sequence: SequenceNumber::parse(&format!("{number:021}")).expect("digits"), created: None, size }
     }
 
     #[tokio::test(start_paused = true)]
@@ -278,20 +284,14 @@ mod tests {
         let (window, receipts) = window(&ShardId::new("shard"), topic.clone(), &budget, 10, holding, &progress, &Health::default());
         let mut room = budget.page().await.expect("room");
         tokio::time::advance(Duration::from_millis(7_999)).await;
-        window.send(event(1), 2, &mut room).await.expect("sent");
+        window.send(message(), source(1, 2), &mut room).await.expect("sent");
         tokio::time::advance(Duration::from_millis(1)).await;
-        assert_eq!(window.send(event(2), 2, &mut room).await.expect_err("too late").kind(), Kind::LeaseLost);
+        assert_eq!(window.send(message(), source(2, 2), &mut room).await.expect_err("too late").kind(), Kind::LeaseLost);
         drop(window);
         receipts.settle().await.expect("settled");
-        assert_eq!(progress.due(), Some(Checkpoint::At(event(1).sequence_number)));
+        assert_eq!(progress.due(), Some(Checkpoint::At(source(1, 2).sequence)));
         let published = topic.0.lock().expect("not poisoned");
-        let expected = OutboundMessage {
-            key: Some("id-1".into()),
-            properties: vec![("SEQUENCE_NUMBER".into(), "000000000000000000001".into()), ("EVENT_NAME".into(), "REMOVE".into())],
-            payload: b"{}".to_vec(),
-            ..Default::default()
-        };
-        assert_eq!(*published, [expected]);
+        assert_eq!(*published, [message()]);
     }
 
     #[tokio::test(start_paused = true)]
@@ -300,8 +300,8 @@ mod tests {
         let holding = Holding::until_moment(Clock::start(), Duration::MAX / 2);
         let (window, receipts) = window(&ShardId::new("shard"), Topic::default(), &budget, 2, holding, &progress, &Health::default());
         let mut room = budget.page().await.expect("room");
-        window.send(event(1), 1_000, &mut room).await.expect("sent");
-        window.send(event(2), PAGE_BYTES as usize * 2, &mut room).await.expect("more than the page's room counts as all of it");
+        window.send(message(), source(1, 1_000), &mut room).await.expect("sent");
+        window.send(message(), source(2, PAGE_BYTES as usize * 2), &mut room).await.expect("more than the page's room counts as all of it");
         assert_eq!((budget.records.available_permits(), budget.bytes.available_permits()), (0, MAX_BYTES - PAGE_BYTES as usize));
         drop((window, room));
         receipts.settle().await.expect("settled");

@@ -3,7 +3,6 @@
 mod cli;
 #[cfg(feature = "cloudwatch")]
 mod cloudwatch;
-mod credentials;
 mod item_table;
 mod kcl;
 mod lease_table;

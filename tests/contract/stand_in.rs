@@ -8,7 +8,7 @@ use pulsar_io_dynamodb::{
     dynamodb::stream_reader::{StreamReader, keep_pages},
     error::Kind,
     ports::{ReadFrom, SequenceNumber, ShardId, StreamReader as _, StreamStatus},
-    source::convert::{Event, convert},
+    source::convert::{Order, Record},
 };
 
 use crate::support::stand_in::{Fault, StandIn, record};
@@ -30,12 +30,12 @@ fn shard_id(stand_in: &StandIn, shard: usize) -> ShardId {
 }
 
 /// Everything that can be read from there on, and whether it ends with the shard's end.
-async fn read(reader: &StreamReader, shard: &ShardId, from: &ReadFrom) -> (Vec<Event>, bool) {
+async fn read(reader: &StreamReader, shard: &ShardId, from: &ReadFrom) -> (Vec<Record>, bool) {
     let mut iterator = reader.shard_iterator(shard, from).await.expect("an iterator");
     let mut events = Vec::new();
     loop {
         let page = reader.get_records(shard, &iterator).await.expect("a page");
-        events.extend(page.records.iter().map(|record| convert(record).expect("a record")));
+        events.extend(page.records.iter().map(|record| Record::read(record, Order::Compat).expect("a record")));
         match page.next_iterator {
             Some(_) if page.records.is_empty() => return (events, false),
             Some(next) => iterator = next,
@@ -44,7 +44,7 @@ async fn read(reader: &StreamReader, shard: &ShardId, from: &ReadFrom) -> (Vec<E
     }
 }
 
-fn numbers(events: &[Event]) -> Vec<(u64, u64)> {
+fn numbers(events: &[Record]) -> Vec<(u64, u64)> {
     events.iter().map(|event| record::from_event_id(&event.event_id).expect("an event id of the stand-in")).collect()
 }
 
@@ -61,7 +61,7 @@ async fn records_are_told_apart_and_have_the_wanted_size() {
     assert!(!ended);
     assert_eq!(numbers(&events), (0..2_500).map(|number| (1, number)).collect::<Vec<_>>());
     assert!(events.windows(2).all(|pair| pair[0].sequence_number < pair[1].sequence_number));
-    let change: serde_json::Value = serde_json::from_slice(&events[1_234].payload).expect("JSON");
+    let change: serde_json::Value = serde_json::from_slice(&events[1_234].event()).expect("JSON");
     assert_eq!(change["dynamodb"]["Keys"]["pk"]["S"], "item-00001234");
     assert_eq!(change["dynamodb"]["NewImage"]["version"]["N"], "1000000001234");
     let after = ReadFrom::After(SequenceNumber::parse(&record::sequence(2_497)).expect("digits"));
@@ -134,7 +134,7 @@ async fn live_records_come_at_their_rate_and_say_when() {
     let created: Vec<i64> = events[3..]
         .iter()
         .map(|event| {
-            let change: serde_json::Value = serde_json::from_slice(&event.payload).expect("JSON");
+            let change: serde_json::Value = serde_json::from_slice(&event.event()).expect("JSON");
             change["dynamodb"]["NewImage"]["created"]["N"].as_str().and_then(|text| text.parse().ok()).expect("a number")
         })
         .collect();

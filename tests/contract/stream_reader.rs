@@ -21,7 +21,7 @@ use pulsar_io_dynamodb::{
     error::{Error, Kind},
     metrics::health::Health,
     ports::{ReadFrom, ShardId, StreamReader as _, StreamStatus},
-    source::convert::{Event, convert},
+    source::convert::{Order, Record},
 };
 
 use super::item_table::{client, create};
@@ -58,13 +58,13 @@ async fn write(client: &Client, table: &str, number: u32) {
 }
 
 /// Everything from `from` on that is there.
-async fn read(reader: &StreamReader, shard: &ShardId, from: &ReadFrom) -> Vec<Event> {
+async fn read(reader: &StreamReader, shard: &ShardId, from: &ReadFrom) -> Vec<Record> {
     let mut iterator = Some(reader.shard_iterator(shard, from).await.expect("an iterator"));
     let mut events = Vec::new();
     for _ in 0..5 {
         let Some(current) = iterator else { break };
         let page = reader.get_records(shard, &current).await.expect("a page");
-        events.extend(page.records.iter().map(|record| convert(record).expect("a record")));
+        events.extend(page.records.iter().map(|record| Record::read(record, Order::Compat).expect("a record")));
         iterator = page.next_iterator;
     }
     events
@@ -84,7 +84,7 @@ async fn a_stream_is_listed_and_read_from_every_position() {
     let events = read(&reader, shard, &ReadFrom::TrimHorizon).await;
     assert_eq!(events.len(), 5);
     assert!(events.windows(2).all(|pair| pair[0].sequence_number < pair[1].sequence_number));
-    assert!(String::from_utf8_lossy(&events[0].payload).contains(r#""zeta":{"S":"é \"quoted\""}"#), "{:?}", events[0]);
+    assert!(String::from_utf8_lossy(&events[0].event()).contains(r#""zeta":{"S":"é \"quoted\""}"#), "{:?}", events[0]);
     let third = events[2].sequence_number.clone();
     assert_eq!(read(&reader, shard, &ReadFrom::At(third.clone())).await, events[2..]);
     assert_eq!(read(&reader, shard, &ReadFrom::After(third)).await, events[3..]);

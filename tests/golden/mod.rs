@@ -1,15 +1,18 @@
 //! The Java connector's messages, byte for byte: `data/` holds real stream records and what it published for each.
 
-use std::{fs, path::Path};
+use std::{collections::BTreeMap, fs, path::Path};
 
-use pulsar_io_dynamodb::source::convert::convert;
+use pulsar_io_dynamodb::{
+    ports::ShardId,
+    source::convert::{Order, Record, shape::Shape},
+};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
 struct Golden {
     record: String,
     key: String,
-    properties: std::collections::BTreeMap<String, String>,
+    properties: BTreeMap<String, String>,
     payload: String,
 }
 
@@ -33,13 +36,12 @@ fn every_record_becomes_the_java_connectors_message() {
         let golden = golden(file);
         assert_eq!(golden.len(), records, "{file} is not complete");
         for (line, expected) in golden.iter().enumerate() {
-            let event = convert(expected.record.as_bytes()).unwrap_or_else(|error| panic!("{file}:{}: {error}", line + 1));
-            let payload = String::from_utf8(event.payload).expect("UTF-8");
-            assert_eq!(payload, expected.payload, "{file}:{}", line + 1);
-            assert_eq!(event.event_id, expected.key, "{file}:{}: key", line + 1);
-            assert_eq!(Some(&event.event_name), expected.properties.get("EVENT_NAME"), "{file}:{}", line + 1);
-            let sequence_number = expected.properties.get("SEQUENCE_NUMBER").map(String::as_str);
-            assert_eq!(Some(event.sequence_number.as_str()), sequence_number, "{file}:{}", line + 1);
+            let record =
+                Record::read(expected.record.as_bytes(), Order::Compat).unwrap_or_else(|error| panic!("{file}:{}: {error}", line + 1));
+            let message = Shape::default().message(&record, &ShardId::new("shard")).expect("a message");
+            assert_eq!(String::from_utf8(message.payload).expect("UTF-8"), expected.payload, "{file}:{}", line + 1);
+            assert_eq!(message.key.as_ref(), Some(&expected.key), "{file}:{}: key", line + 1);
+            assert_eq!(message.properties.into_iter().collect::<BTreeMap<_, _>>(), expected.properties, "{file}:{}: properties", line + 1);
             compared += 1;
         }
     }

@@ -2,6 +2,7 @@
 
 mod faults;
 mod health;
+mod messages;
 mod metrics;
 mod random;
 mod rollover;

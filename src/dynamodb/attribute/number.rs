@@ -1,6 +1,6 @@
 //! Numbers as DynamoDB sees them: decimal, exact, up to 38 significant digits.
 
-use std::fmt;
+use std::{cmp::Ordering, fmt};
 
 /// Significant digits that a number may have; leading and trailing zeros do not count.
 /// Source: "Supported data types and naming rules", Number, Amazon DynamoDB Developer Guide.
@@ -51,10 +51,50 @@ impl Number {
         self.digits.len()
     }
 
+    /// In plain notation: no exponent, no leading zeros, none after the last digit of a fraction: `1500`, `-0.25`. A number far beyond what
+    /// DynamoDB can hold keeps its exponent.
+    pub fn plain(&self) -> String {
+        const LONGEST: i64 = 400;
+        let (length, sign) = (self.digits.len() as i64, if self.negative { "-" } else { "" });
+        let zeros = |count: i64| "0".repeat(usize::try_from(count).unwrap_or(0));
+        let point = length.saturating_add(self.exponent);
+        match self.exponent {
+            _ if self.digits.is_empty() => "0".into(),
+            exponent if !(-LONGEST..=LONGEST).contains(&exponent) => self.to_string(),
+            exponent @ 0.. => format!("{sign}{}{}", self.digits, zeros(exponent)),
+            _ if point <= 0 => format!("{sign}0.{}{}", zeros(-point), self.digits),
+            _ => {
+                let (whole, fraction) = self.digits.split_at(usize::try_from(point).unwrap_or(0));
+                format!("{sign}{whole}.{fraction}")
+            }
+        }
+    }
+
     /// Whether DynamoDB can hold it exactly.
     pub fn fits(&self) -> bool {
         let magnitude = self.exponent.saturating_add(self.digits.len() as i64 - 1);
         self.digits.is_empty() || (self.digits.len() <= MAX_DIGITS && EXPONENTS.contains(&magnitude))
+    }
+}
+
+/// By value.
+impl Ord for Number {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let sign = |number: &Self| match (number.digits.is_empty(), number.negative) {
+            (true, _) => 0,
+            (false, true) => -1,
+            (false, false) => 1,
+        };
+        // Without leading zeros the longer magnitude is the larger; of equal ones, digits compare as those of a fraction.
+        let magnitude = |number: &Self| number.exponent.saturating_add(number.digits.len() as i64);
+        let sizes = magnitude(self).cmp(&magnitude(other)).then_with(|| self.digits.cmp(&other.digits));
+        sign(self).cmp(&sign(other)).then(if self.negative { sizes.reverse() } else { sizes })
+    }
+}
+
+impl PartialOrd for Number {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 
@@ -103,6 +143,28 @@ mod tests {
         assert_eq!(canonical("-12.50"), "-125e-1");
         assert_ne!(canonical("1"), canonical("-1"));
         assert_ne!(canonical("1"), canonical("10"));
+    }
+
+    #[test]
+    fn plain_notation_has_no_exponent() {
+        for (text, plain) in [
+            ("1E+3", "1000"),
+            ("-1.50", "-1.5"),
+            ("0.250e-2", "0.0025"),
+            ("-0", "0"),
+            ("123.456", "123.456"),
+            ("1E-5", "0.00001"),
+            ("1E99999999999", "1e99999999999"),
+        ] {
+            assert_eq!(Number::parse(text).map(|number| number.plain()).as_deref(), Some(plain), "{text}");
+        }
+    }
+
+    #[test]
+    fn numbers_are_ordered_by_value() {
+        let ordered = ["-1E+3", "-2.5", "-2.45", "-0.1", "0", "1E-130", "0.09", "0.1", "0.11", "2", "10", "10.5", "1.2E+2"];
+        let numbers: Vec<_> = ordered.iter().map(|text| Number::parse(text).expect(text)).collect();
+        assert!(numbers.is_sorted_by(|a, b| a < b), "{numbers:?}");
     }
 
     #[test]

@@ -1,10 +1,18 @@
-use super::*;
+use super::{
+    java_hash::{java_buckets, java_hash},
+    read::whole_milliseconds,
+    *,
+};
 
 fn payload(image: &str) -> String {
+    ordered(image, Order::Compat)
+}
+
+fn ordered(image: &str, order: Order) -> String {
     let record = format!(
         r#"{{"eventID":"1","eventName":"INSERT","dynamodb":{{"NewImage":{image},"SequenceNumber":"42","ApproximateCreationDateTime":1.5}}}}"#
     );
-    let payload = String::from_utf8(convert(record.as_bytes()).unwrap().payload).unwrap();
+    let payload = String::from_utf8(Record::read(record.as_bytes(), order).unwrap().event()).unwrap();
     let image = payload.split_once(r#""NewImage":"#).unwrap().1;
     image.split_once(r#","SequenceNumber":"42"}}"#).unwrap().0.to_string()
 }
@@ -75,8 +83,24 @@ fn what_is_no_record_is_poison_with_a_reason() {
         (r#"{"dynamodb":{"Keys":{"a":{"S":1}}}}"#, "expected a string"),
         (r#"{"dynamodb":{"Keys":{"a":null}}}"#, "is null"),
     ] {
-        let error = convert(record.as_bytes()).expect_err(record);
+        let error = Record::read(record.as_bytes(), Order::Compat).expect_err(record);
         assert_eq!(error.kind(), Kind::Poison, "{record}");
         assert!(error.to_string().contains(why), "{record}: {error}");
     }
+}
+
+#[test]
+fn sorted_is_by_name_at_every_level() {
+    let image = r#"{"b":{"M":{"z":{"S":"1"},"a":{"L":[{"M":{"é":{"S":""},"e":{"S":""},"E":{"S":""}}}]}}},"a":{"S":"x"},"B":{"S":""}}"#;
+    let sorted = r#"{"B":{"S":""},"a":{"S":"x"},"b":{"M":{"a":{"L":[{"M":{"E":{"S":""},"e":{"S":""},"é":{"S":""}}}]},"z":{"S":"1"}}}}"#;
+    assert_eq!(ordered(image, Order::Sorted), sorted);
+    assert_ne!(payload(image), sorted);
+}
+
+#[test]
+fn the_images_can_be_left_out() {
+    let record = r#"{"eventID":"1","eventName":"MODIFY","dynamodb":{"Keys":{"k":{"S":"a"}},"NewImage":{"k":{"S":"a"}},"OldImage":{},"SequenceNumber":"42","SizeBytes":9}}"#;
+    let record = Record::read(record.as_bytes(), Order::Compat).unwrap();
+    let expected = r#"{"eventID":"1","eventName":"MODIFY","dynamodb":{"Keys":{"k":{"S":"a"}},"SequenceNumber":"42","SizeBytes":9}}"#;
+    assert_eq!(String::from_utf8(record.event_without_images()).unwrap(), expected);
 }

@@ -389,5 +389,6 @@ pub fn settings() -> Settings {
         failover: Duration::from_secs(10),
         drain_timeout: Duration::from_secs(20),
         started_at: BEGIN_MILLIS,
+        shape: Default::default(),
     }
 }

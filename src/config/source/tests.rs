@@ -1,0 +1,201 @@
+use serde_json::json;
+
+use super::*;
+use crate::source::convert::{
+    Order,
+    shape::{Format, MessageKey, Property},
+};
+
+fn checked(configs: serde_json::Value) -> Result<Source> {
+    let top = json!({"name": "orders", "topicName": "changes", "configs": configs});
+    let serde_json::Value::Object(top) = top else { unreachable!("an object") };
+    check(&Document { name: "test".into(), top }, &BTreeMap::new())
+}
+
+fn with(key: &str, value: serde_json::Value) -> Result<Source> {
+    checked(json!({"awsDynamodbStreamArn": "table:orders", key: value}))
+}
+
+#[test]
+fn defaults_are_the_java_connectors() {
+    let source = checked(json!({"awsDynamodbStreamArn": "table:orders"})).expect("complete");
+    let settings = &source.settings;
+    assert_eq!(source.lease_table, "pulsar-dynamodb");
+    assert_eq!(settings.start, StartPosition::Latest);
+    assert_eq!(settings.checkpoint_interval, Duration::from_secs(60));
+    assert_eq!(settings.backoff, Duration::from_secs(3));
+    assert_eq!(settings.max_in_flight, 1_000);
+    assert_eq!(settings.worker_id, "public/default/orders-0");
+    assert_eq!((source.streams_endpoint, source.dynamodb_endpoint), (None, None));
+}
+
+#[test]
+fn each_of_the_fourteen_keys_is_taken() {
+    let source = checked(json!({
+        "awsEndpoint": "http://streams", "awsRegion": "eu-north-1", "awsDynamodbStreamArn": "arn:aws:dynamodb:eu-north-1:1:table/t/stream/s",
+        "awsCredentialPluginName": "", "awsCredentialPluginParam": r#"{"accessKey":"a","secretKey":"hush"}"#,
+        "initialPositionInStream": "AT_TIMESTAMP", "startAtTime": 1_700_000_000_000_i64, "applicationName": "app", "checkpointInterval": "250",
+        "backoffTime": 10, "numRetries": 5, "receiveQueueSize": 7, "dynamoEndpoint": "http://dynamodb", "cloudwatchEndpoint": "http://cloudwatch",
+    }))
+    .expect("complete");
+    assert_eq!(source.aws.region.as_deref(), Some("eu-north-1"));
+    assert_eq!(source.streams_endpoint.as_deref(), Some("http://streams"));
+    assert_eq!(source.dynamodb_endpoint.as_deref(), Some("http://dynamodb"));
+    assert_eq!(source.settings.start, StartPosition::AtTimestamp(1_700_000_000_000));
+    assert_eq!((source.lease_table.as_str(), source.settings.max_in_flight), ("app", 7));
+    assert_eq!(source.settings.checkpoint_interval, Duration::from_millis(250));
+    assert_eq!(source.settings.backoff, Duration::from_millis(10));
+    assert!(!format!("{source:?}").contains("hush"), "a secret shows in Debug");
+}
+
+#[test]
+fn the_region_is_the_streams_and_a_contradiction_is_told() {
+    const ARN: &str = "arn:aws:dynamodb:eu-north-1:1:table/t/stream/s";
+    let region = |configs: serde_json::Value| checked(configs).map(|source| source.aws.region);
+    assert_eq!(region(json!({"awsDynamodbStreamArn": ARN})).expect("complete").as_deref(), Some("eu-north-1"));
+    assert_eq!(region(json!({"awsDynamodbStreamArn": "table:t"})).expect("complete"), None);
+    let error = region(json!({"awsDynamodbStreamArn": ARN, "awsRegion": "eu-west-1"})).expect_err("a contradiction");
+    assert!(error.to_string().contains("configs.awsRegion: is eu-west-1, but awsDynamodbStreamArn is in eu-north-1"), "{error}");
+    let local = json!({"awsDynamodbStreamArn": "arn:aws:dynamodb:ddblocal:0:table/t/stream/s", "awsRegion": "eu-west-1", "awsEndpoint": "http://l"});
+    assert_eq!(region(local).expect("an emulator").as_deref(), Some("eu-west-1"));
+}
+
+#[test]
+fn w24_cloudwatch_costs_nothing_unless_it_is_asked_for() {
+    let level = |value| with("cloudwatchMetrics", value).expect("good").cloudwatch.map(|settings| settings.level);
+    assert_eq!(checked(json!({"awsDynamodbStreamArn": "table:orders"})).expect("complete").cloudwatch, None);
+    assert_eq!((level(json!("off")), level(json!(false))), (None, None));
+    assert_eq!((level(json!("summary")), level(json!(true))), (Some(kcl::Level::Summary), Some(kcl::Level::Summary)));
+    assert_eq!(level(json!("detailed")), Some(kcl::Level::Detailed));
+    let all = json!({
+        "awsDynamodbStreamArn": "table:orders", "applicationName": "orders-app", "cloudwatchMetrics": "detailed",
+        "cloudwatchShardId": true, "cloudwatchEndpoint": "http://localhost:1",
+    });
+    let settings = checked(all).expect("complete").cloudwatch.expect("on");
+    assert_eq!((settings.namespace.as_str(), settings.shard_id), ("orders-app", true));
+    assert_eq!(settings.endpoint.as_deref(), Some("http://localhost:1"));
+}
+
+#[test]
+fn each_wrong_value_names_its_key_and_what_to_write() {
+    for (key, value, expected) in [
+        ("awsRegion", json!(["a"]), "a list has to be text"),
+        ("awsDynamodbStreamArn", json!("orders"), "table:NAME"),
+        ("awsEndpoint", json!("localhost:8000"), "http://host:port"),
+        ("dynamoEndpoint", json!("ftp://x"), "http://host:port"),
+        ("cloudwatchEndpoint", json!("x"), "http://host:port"),
+        ("applicationName", json!("my app"), "table name"),
+        ("initialPositionInStream", json!("latest"), "`LATEST`"),
+        ("cloudwatchMetrics", json!("on"), "`summary`"),
+        ("cloudwatchMetrics", json!(3), "invalid type"),
+        ("cloudwatchShardId", json!("x"), "true or false"),
+        ("attributeOrder", json!("SORTED"), "`sorted`"),
+        ("messageKey", json!("itemkey"), "`itemKey`"),
+        ("eventTime", json!("yes"), "true or false"),
+        ("extraProperties", json!(["table"]), "`TABLE`"),
+        ("extraProperties", json!({"a": 1}), "a list of texts"),
+        ("outputFormat", json!("json"), "`plain`"),
+        ("tombstones", json!(true), "needs messageKey: itemKey"),
+        ("filter", json!({"eventName": ["INSERT"]}), "a list of mappings"),
+        ("filter", json!("INSERT"), "a list of mappings"),
+        ("checkpointInterval", json!("soon"), "\"soon\" has to be a whole number"),
+        ("checkpointInterval", json!(-1), "-1 has to be a whole number, 0 or more"),
+        ("backoffTime", json!(0), "at least 1"),
+        ("numRetries", json!({}), "has to be a whole number"),
+        ("receiveQueueSize", json!(0), "from 1"),
+        ("awsCredentialPluginParam", json!({"secretKey": "hush"}), "has to be text"),
+        ("applicationname", json!("x"), "did you mean applicationName?"),
+        ("colour", json!("blue"), "no such key"),
+    ] {
+        let error = with(key, value).expect_err(key).to_string();
+        assert!(error.contains(&format!("configs.{key}: ")), "{key} is not named: {error}");
+        assert!(error.contains(expected), "{key}: {error}");
+        assert!(!error.contains("hush"), "a secret shows: {error}");
+    }
+}
+
+#[test]
+fn all_problems_are_told_at_once() {
+    let top = json!({"topicname": "x", "processingGuarantees": "EFFECTIVELY_ONCE", "configs": {"awsRegion": 7, "checkpointInterval": "x", "bogus": 1}});
+    let serde_json::Value::Object(top) = top else { unreachable!("an object") };
+    let error = check(&Document { name: "f.yaml".into(), top }, &BTreeMap::new()).expect_err("wrong").to_string();
+    for expected in [
+        "f.yaml: 7 problems",
+        "- topicname: there is no such key; did you mean topicName?",
+        "- name: is missing",
+        "- topicName: is missing",
+        "- processingGuarantees: EFFECTIVELY_ONCE",
+        "- configs.checkpointInterval: ",
+        "- configs.bogus: ",
+        "- configs.awsDynamodbStreamArn: is missing",
+    ] {
+        assert!(error.contains(expected), "{expected} is not in {error}");
+    }
+}
+
+#[test]
+fn the_environment_overrides_secrets_and_those_override_plain_keys() {
+    let top = json!({
+        "name": "n", "topicName": "t", "secrets": {"awsRegion": "from-secret", "applicationName": "from-secret"},
+        "configs": {"awsDynamodbStreamArn": "table:t", "awsRegion": "plain", "applicationName": "plain", "dynamoEndpoint": "http://plain"},
+    });
+    let serde_json::Value::Object(top) = top else { unreachable!("an object") };
+    let document = Document { name: "test".into(), top };
+    let environment = BTreeMap::from([("PULSAR_IO_DYNAMODB_APPLICATION_NAME".to_string(), "from-environment".to_string())]);
+    let source = check(&document, &environment).expect("complete");
+    assert_eq!(source.lease_table, "from-environment");
+    assert_eq!(source.aws.region.as_deref(), Some("from-secret"));
+    assert_eq!(source.dynamodb_endpoint.as_deref(), Some("http://plain"));
+
+    let typo = BTreeMap::from([("PULSAR_IO_DYNAMODB_AWS_REGOIN".to_string(), "x".to_string())]);
+    let error = check(&document, &typo).expect_err("unknown").to_string();
+    assert!(error.contains("did you mean PULSAR_IO_DYNAMODB_AWS_REGION?"), "{error}");
+}
+
+#[test]
+fn times_are_taken_in_the_java_connectors_forms() {
+    for text in [
+        "2023-11-14T22:13:20Z",
+        "2023-11-14T22:13:20.000Z",
+        "2023-11-14T23:13:20+01:00",
+        "2023-11-14T23:13:20.000+0100",
+        "2023-11-14T22:13:20",
+        "Tue, 14 Nov 2023 22:13:20 GMT",
+        "1700000000000",
+    ] {
+        assert_eq!(epoch_millis(text), Some(1_700_000_000_000), "{text}");
+    }
+    assert_eq!(epoch_millis("2023-11-14"), Some(1_699_920_000_000));
+    assert_eq!(epoch_millis("2023-11-14 22:13:20"), None, "the Java connector refuses it as well");
+    let error = with("initialPositionInStream", json!("AT_TIMESTAMP")).expect_err("no time").to_string();
+    assert!(error.contains("configs.startAtTime: is missing"), "{error}");
+}
+
+#[test]
+fn messages_are_the_java_connectors_unless_asked_otherwise() {
+    let shape = checked(json!({"awsDynamodbStreamArn": "table:orders"})).expect("complete").settings.shape;
+    assert_eq!((shape.order, shape.key, shape.format), (Order::Compat, MessageKey::EventId, Format::Event));
+    assert!(
+        !shape.event_time && !shape.tombstones && shape.extra_properties.is_empty() && shape.filter.is_empty() && shape.topic.is_none()
+    );
+    let shape = checked(json!({
+        "awsDynamodbStreamArn": "table:orders", "attributeOrder": "sorted", "messageKey": "itemKey", "eventTime": "true",
+        "extraProperties": ["TABLE", "STREAM_ARN", "SHARD_ID", "EVENT_ID"], "outputFormat": "plain", "tombstones": true,
+        "filter": [{"eventName": ["INSERT"]}],
+    }))
+    .expect("complete")
+    .settings
+    .shape;
+    assert_eq!((shape.order, shape.key, shape.format), (Order::Sorted, MessageKey::ItemKey, Format::Plain));
+    assert_eq!(shape.extra_properties, [Property::Table, Property::StreamArn, Property::ShardId, Property::EventId]);
+    assert!(shape.event_time && shape.tombstones && !shape.filter.is_empty());
+}
+
+/// As secrets and the environment give them.
+#[test]
+fn lists_and_filters_may_be_text() {
+    let shape = |key, value: &str| with(key, json!(value)).expect("good").settings.shape;
+    assert_eq!(shape("extraProperties", "TABLE, SHARD_ID").extra_properties, [Property::Table, Property::ShardId]);
+    assert_eq!(shape("extraProperties", r#"["EVENT_ID"]"#).extra_properties, [Property::EventId]);
+    assert!(!shape("filter", r#"[{"eventName":["INSERT"]}]"#).filter.is_empty());
+}

@@ -1,0 +1,100 @@
+//! JSON as the Java connector's Jackson writes it.
+
+/// Writes an object's members; absent ones are left out, as Jackson does for this class.
+pub(super) struct Members<'o> {
+    out: &'o mut Vec<u8>,
+    separator: u8,
+}
+
+impl<'o> Members<'o> {
+    pub(super) fn open(out: &'o mut Vec<u8>) -> Self {
+        Self { out, separator: b'{' }
+    }
+
+    pub(super) fn name(&mut self, name: &str) -> &mut Vec<u8> {
+        self.out.push(self.separator);
+        self.separator = b',';
+        write_string(name.as_bytes(), self.out);
+        self.out.push(b':');
+        self.out
+    }
+
+    pub(super) fn json(&mut self, name: &str, value: Option<&Vec<u8>>) {
+        if let Some(json) = value {
+            self.name(name).extend_from_slice(json);
+        }
+    }
+
+    pub(super) fn text(&mut self, name: &str, value: &Option<Text>) {
+        if let Some(Text(text)) = value {
+            write_string(text, self.name(name));
+        }
+    }
+
+    pub(super) fn number(&mut self, name: &str, value: Option<i64>) {
+        if let Some(number) = value {
+            self.name(name).extend_from_slice(number.to_string().as_bytes());
+        }
+    }
+
+    pub(super) fn close(self) {
+        if self.separator == b'{' {
+            self.out.push(b'{');
+        }
+        self.out.push(b'}');
+    }
+}
+
+/// A string as serde_json gives it in bytes: UTF-8, but lone surrogates stay, as three bytes of WTF-8.
+#[derive(Debug)]
+pub(super) struct Text(pub(super) Vec<u8>);
+
+impl Text {
+    pub(super) fn plain(&self) -> String {
+        let mut utf8 = Vec::with_capacity(self.0.len());
+        without_lone_surrogates(&self.0, |part| utf8.extend_from_slice(part));
+        String::from_utf8_lossy(&utf8).into_owned()
+    }
+}
+
+/// Hands out the text in parts, with `?` for each lone surrogate, which is what Java's UTF-8 encoder makes of it.
+pub(super) fn without_lone_surrogates(text: &[u8], mut write: impl FnMut(&[u8])) {
+    let mut rest = text;
+    // A surrogate is ED A0..BF xx; no other character has such a second byte.
+    while let Some(at) = rest.windows(2).position(|pair| pair[0] == 0xED && pair[1] >= 0xA0) {
+        write(&rest[..at]);
+        write(b"?");
+        rest = rest.get(at + 3..).unwrap_or_default();
+    }
+    write(rest);
+}
+
+/// Writes a JSON string with Jackson's escapes: upper-case hex below 0x20, everything else as it is.
+pub(super) fn write_string(text: &[u8], out: &mut Vec<u8>) {
+    out.push(b'"');
+    without_lone_surrogates(text, |part| {
+        let mut done = 0;
+        for (at, &byte) in part.iter().enumerate() {
+            let short = match byte {
+                b'"' => b'"',
+                b'\\' => b'\\',
+                0x08 => b'b',
+                b'\t' => b't',
+                b'\n' => b'n',
+                0x0C => b'f',
+                b'\r' => b'r',
+                0x00..=0x1F => b'u',
+                _ => continue,
+            };
+            out.extend_from_slice(&part[done..at]);
+            out.extend_from_slice(&[b'\\', short]);
+            if short == b'u' {
+                const HEX: &[u8; 16] = b"0123456789ABCDEF";
+                out.extend_from_slice(&[b'0', b'0', HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 0xF)]]);
+            }
+            done = at + 1;
+        }
+        out.extend_from_slice(&part[done..]);
+    });
+    out.push(b'"');
+}

@@ -21,12 +21,12 @@ use super::{
     clock::Clock,
     discover::{self, Listing, Rows, Times},
     garbage,
-    heal::heal,
+    heal::{self, heal},
 };
 use crate::{
     error::{Error, Kind, Result},
     metrics::{health::Health, names},
-    ports::{Lease, LeaseTable, Shard, ShardId, StreamReader, StreamStatus},
+    ports::{Lease, LeaseTable, Moment, Shard, ShardId, StreamReader, StreamStatus},
 };
 
 /// All consumers of a stream share ten DescribeStream calls a second; this worker leaves half of them.
@@ -42,6 +42,8 @@ const DELETIONS: usize = 1_000;
 
 /// The stage of health that tells of the stream itself.
 const STREAM: &str = "stream";
+/// The stage of health that tells of shards which wait for an ancestor.
+const POSTPONED: &str = "discover postponed";
 
 /// What an ended shard waits for: its children as far as the stream shows them, and whether more may come.
 type Found = (Vec<Shard>, bool);
@@ -66,6 +68,8 @@ pub struct Catalog<R, L> {
     /// The shards of the last whole listing, and when it was begun: many may ask at once whether they still exist.
     last_listing: tokio::sync::Mutex<Option<(Instant, BTreeSet<ShardId>)>>,
     created: Notify,
+    /// Since when shards wait for an ancestor that is not listed.
+    postponed_since: Mutex<Option<Moment>>,
 }
 
 /// What the stream says about a shard that could not be read.
@@ -92,6 +96,29 @@ impl<R: StreamReader, L: LeaseTable> Catalog<R, L> {
             finder: tokio::sync::Mutex::default(),
             last_listing: tokio::sync::Mutex::default(),
             created: Notify::new(),
+            postponed_since: Mutex::default(),
+        }
+    }
+
+    /// A listing comes late by seconds. What waits for longer than a minute is read by nobody, and is told (H1).
+    fn tell_postponed(&self, postponed: &[ShardId]) {
+        let mut since = self.postponed_since.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(first) = postponed.first() else {
+            if since.take().is_some() {
+                self.health.green(POSTPONED);
+            }
+            return;
+        };
+        tracing::warn!(shards = ?postponed, "an ancestor is not listed yet; these shards wait for it");
+        let now = self.clock.now();
+        if now.saturating_sub(*since.get_or_insert(now)) >= heal::LONG {
+            let count = postponed.len();
+            self.health.red(
+                POSTPONED,
+                format!(
+                    "{count} shards, {first} among them, are not read: the stream does not list an ancestor of theirs, although it is young"
+                ),
+            );
         }
     }
 
@@ -126,8 +153,8 @@ impl<R: StreamReader, L: LeaseTable> Catalog<R, L> {
                 }
             }
             audit.postponed = missing.postponed.len();
-            if listing.is_complete() && !missing.postponed.is_empty() {
-                tracing::warn!(shards = ?missing.postponed, "an ancestor is not listed yet; these shards wait for it");
+            if listing.is_complete() {
+                self.tell_postponed(&missing.postponed);
             }
         }
         let Pages { status, listing, .. } = pages;

@@ -18,7 +18,7 @@ const TIMED_CEILING: Duration = Duration::from_secs(10);
 /// Longest delay where a person has to act.
 const MANUAL_CEILING: Duration = Duration::from_secs(30);
 /// A failure that lasts longer turns health red, even one that time heals.
-const LONG: Duration = Duration::from_secs(60);
+pub const LONG: Duration = Duration::from_secs(60);
 /// No call of a service may take longer: without an answer, its outcome is unknown.
 pub const CALL_LIMIT: Duration = Duration::from_secs(30);
 

@@ -188,3 +188,19 @@ async fn h1_a_deleted_lease_is_made_again() {
     green(&world, "a deleted row", 60 * SECOND).await;
     finish(&world, run).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn h1_shards_that_wait_for_an_unlisted_ancestor_are_told_and_heal() {
+    let mut world = World::new(86);
+    let parent = world.shard(None);
+    world.write(&parent, 1, 50);
+    let [child] = world.split(&parent);
+    world.write(&child, 1, 10);
+    world.hide(&parent, 300 * SECOND);
+    let run = world.start(settings());
+    red(&world, "postponed", "does not list an ancestor", 90 * SECOND).await;
+    assert!(world.health.reasons().values().any(|reason| reason.contains(child.as_str())), "{:?}", world.health.reasons());
+    world.until("both are read", |state| state.all_stored()).await;
+    green(&world, "postponed", 30 * SECOND).await;
+    finish(&world, run).await;
+}

@@ -18,7 +18,7 @@ pub enum Command {
     Source(Run),
     /// Write the messages of Pulsar topics to a DynamoDB table.
     Sink(Run),
-    /// Check a configuration and tell all that is wrong with it. Nothing is created or called.
+    /// Check a configuration and tell all that is wrong with it. Nothing is created, and without --connect nothing is called.
     Check(Check),
     /// Show a source's leases: which worker reads which shard, and how far it is; give them up, or read again from another position.
     Leases(Leases),
@@ -80,6 +80,13 @@ pub struct Check {
     /// The configuration file: YAML or JSON.
     #[arg(long, value_name = "FILE")]
     pub config: PathBuf,
+    /// Call each service once as well, Pulsar too, and tell which IAM action is missing. Nothing is changed.
+    #[arg(long)]
+    pub connect: bool,
+    #[command(flatten)]
+    pub pulsar: Pulsar,
+    #[command(flatten)]
+    pub log: Log,
 }
 
 #[derive(Debug, Args)]

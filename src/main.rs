@@ -7,11 +7,11 @@ use pulsar_io_dynamodb::{
     cli::{Check, Cli, Command, ConfigSchema, Kind, Log, LogFormat, Pulsar},
     config::{self, load, pulsar::Given, reference},
     error::{Error, Result},
-    host::standalone,
+    host::{self, check::Report, standalone},
     leases,
     metrics::page,
     pulsar::{LOG_TARGET, client::Token},
-    supervisor::{EXIT_USAGE, exit_code},
+    supervisor::{EXIT_FAILURE, EXIT_USAGE, exit_code},
 };
 use tracing::Level;
 use tracing_subscriber::{EnvFilter, Layer, filter::filter_fn, layer::SubscriberExt, util::SubscriberInitExt};
@@ -54,7 +54,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
             standalone::sink(sink, pulsar, run.http_address)
         }
         Command::Leases(command) => leases::run(&command, &environment),
-        Command::Check(check) => check_file(&check, &environment),
+        Command::Check(check) => check_file(check, &environment),
         Command::ConfigSchema(wanted) => {
             print!("{}", schema(&wanted));
             Ok(ExitCode::SUCCESS)
@@ -62,18 +62,42 @@ fn run(cli: Cli) -> Result<ExitCode> {
     }
 }
 
-fn check_file(check: &Check, environment: &BTreeMap<String, String>) -> Result<ExitCode> {
+fn check_file(check: Check, environment: &BTreeMap<String, String>) -> Result<ExitCode> {
     let document = load::read(&check.config)?;
     let source_fields = load::properties::<config::source::SourceFields>();
     let of_a_sink = |name: &String| document.top.contains_key(name) && !source_fields.contains_key(name);
     let is_sink = load::properties::<config::sink::SinkFields>().keys().any(of_a_sink);
     let kind = check.kind.unwrap_or(if is_sink { Kind::Sink } else { Kind::Source });
-    match kind {
-        Kind::Source => drop(config::source::check(&document, environment)?),
-        Kind::Sink => drop(config::sink::check(&document, environment)?),
+    let good = || println!("{} is a good configuration of a {}", document.name, if kind == Kind::Source { "source" } else { "sink" });
+    let report = match kind {
+        Kind::Source => {
+            let source = config::source::check(&document, environment)?;
+            good();
+            connected(check, environment, |pulsar| host::check::source(&source, &pulsar))?
+        }
+        Kind::Sink => {
+            let sink = config::sink::check(&document, environment)?;
+            good();
+            connected(check, environment, |pulsar| host::check::sink(&sink, &pulsar))?
+        }
+    };
+    let Some(report) = report else { return Ok(ExitCode::SUCCESS) };
+    print!("{}", report.text);
+    Ok(if report.works { ExitCode::SUCCESS } else { ExitCode::from(EXIT_FAILURE) })
+}
+
+/// With --connect, what calling each service says.
+fn connected(
+    check: Check,
+    environment: &BTreeMap<String, String>,
+    call: impl FnOnce(pulsar_io_dynamodb::pulsar::client::Settings) -> Result<Report>,
+) -> Result<Option<Report>> {
+    if !check.connect {
+        return Ok(None);
     }
-    println!("{} is a good configuration of a {}", document.name, if kind == Kind::Source { "source" } else { "sink" });
-    Ok(ExitCode::SUCCESS)
+    let pulsar = pulsar_settings(check.pulsar, environment)?;
+    log(&check.log)?;
+    call(pulsar).map(Some)
 }
 
 fn schema(wanted: &ConfigSchema) -> String {

@@ -52,9 +52,9 @@ pub async fn load(settings: &Settings) -> Result<SdkConfig> {
         let why = "no region: set awsRegion, the variable AWS_REGION, or a region in the profile";
         return Err(Error::new(Kind::Configuration, "set up the AWS clients", why));
     }
-    // Nobody else tries again for a session.
+    // A hiccup is not worth a red light; what lasts is told with its reason, which more attempts would keep back until nobody waits any more.
     let mut asking = config.to_builder();
-    asking.set_retry_config(Some(RetryConfig::standard()));
+    asking.set_retry_config(Some(RetryConfig::standard().with_max_attempts(2).with_initial_backoff(Duration::from_millis(100))));
     asking.set_timeout_config(Some(TimeoutConfig::builder().connect_timeout(connect).operation_attempt_timeout(STS_TIMEOUT).build()));
     asking.set_identity_cache(Some(IdentityCache::lazy().build()));
     let kept = Arc::new(Kept::new(settings.credentials.clone(), asking.build()));

@@ -87,6 +87,14 @@ impl Credentials {
         }
     }
 
+    /// The STS that these credentials come from, if they do.
+    pub(super) fn sts(&self) -> Option<&Sts> {
+        match self {
+            Credentials::AssumeRole { sts, .. } | Credentials::WebIdentity { sts, .. } => Some(sts),
+            _ => None,
+        }
+    }
+
     /// Asks for credentials once. Files, variables and commands are read again each time, so that what a person mends counts without a restart.
     ///
     /// `config` has region and HTTP client, and the retries and time-outs for STS.
@@ -150,7 +158,7 @@ impl Credentials {
 
 impl Sts {
     /// Without credentials for what needs none.
-    fn client(&self, config: &SdkConfig, credentials: Option<SharedCredentialsProvider>) -> aws_sdk_sts::Client {
+    pub(super) fn client(&self, config: &SdkConfig, credentials: Option<SharedCredentialsProvider>) -> aws_sdk_sts::Client {
         let mut builder = config.to_builder();
         builder.set_credentials_provider(credentials);
         if let Some(endpoint) = &self.endpoint {

@@ -20,6 +20,8 @@ use super::credentials::Credentials;
 
 /// New ones are asked for so long before the old ones end, or after two thirds of their time where that is later.
 const AHEAD: Duration = Duration::from_secs(5 * 60);
+/// Not used any more so long before the end, or a tenth of its time where that is less: a request takes time, and clocks differ.
+const MARGIN: Duration = Duration::from_secs(10);
 /// What says no end may have been changed by somebody.
 const WITHOUT_END: Duration = Duration::from_secs(5 * 60);
 /// After a failed attempt that was ahead of time; less towards the end.
@@ -54,6 +56,8 @@ struct Held {
     since: SystemTime,
     /// When to ask again.
     due: SystemTime,
+    /// Not to be used from then on.
+    gone: Option<SystemTime>,
 }
 
 enum Look {
@@ -68,7 +72,7 @@ enum Look {
 impl State {
     fn look(&self, now: SystemTime) -> Look {
         match &self.held {
-            Some(held) if held.keys.expiry().is_none_or(|ends| now < ends) => {
+            Some(held) if held.gone.is_none_or(|gone| now < gone) => {
                 if now < held.due {
                     Look::Good(held.keys.clone())
                 } else {
@@ -84,15 +88,21 @@ impl State {
     }
 
     fn got(&mut self, keys: Keys, now: SystemTime) {
-        let due = due(now, keys.expiry());
+        // From the end back.
+        let before = |share: u32, most: Duration| {
+            let ends = keys.expiry()?;
+            Some(ends - ends.duration_since(now).map_or(Duration::ZERO, |lasts| (lasts / share).min(most)))
+        };
+        let due = before(3, AHEAD).unwrap_or(now + WITHOUT_END);
+        let gone = before(10, MARGIN);
         self.failed = None;
-        self.held = Some(Held { keys, since: now, due });
+        self.held = Some(Held { keys, since: now, due, gone });
     }
 
     /// Asking ahead of time failed.
     fn postpone(&mut self, now: SystemTime) {
         if let Some(held) = &mut self.held {
-            let left = held.keys.expiry().and_then(|ends| ends.duration_since(now).ok());
+            let left = held.gone.and_then(|gone| gone.duration_since(now).ok());
             held.due = now + left.map_or(NEXT_ATTEMPT, |left| (left / 2).min(NEXT_ATTEMPT));
         }
     }
@@ -101,14 +111,6 @@ impl State {
     fn refused(&mut self, now: SystemTime) -> bool {
         let old = |held: &Held| now.duration_since(held.since).is_ok_and(|age| age >= REFUSED_AGAIN);
         self.held.take_if(|held| old(held)).is_some()
-    }
-}
-
-/// When to ask for new credentials.
-fn due(now: SystemTime, ends: Option<SystemTime>) -> SystemTime {
-    match ends {
-        Some(ends) => ends - ends.duration_since(now).map_or(Duration::ZERO, |lasts| (lasts / 3).min(AHEAD)),
-        None => now + WITHOUT_END,
     }
 }
 
@@ -129,13 +131,18 @@ impl Kept {
             Look::Good(keys) => Ok(keys),
             Look::Failed(why) => Err(CredentialsError::provider_error(why)),
             Look::Due(keys) => {
+                // Others go on with what there is.
                 let Ok(_turn) = self.turn.try_lock() else { return Ok(keys) };
                 match within(EARLY_LIMIT, self.source.fetch(&self.config)).await {
                     Ok(new) => Ok(self.got(new)),
                     Err(error) => {
-                        tracing::warn!(error = %told(&error), "could not get new credentials ahead of time; the old ones still hold");
+                        tracing::warn!(error = %told(&error), "could not get new credentials ahead of time");
                         self.state().postpone(SystemTime::now());
-                        Ok(keys)
+                        match self.look() {
+                            Look::Good(keys) | Look::Due(keys) => Ok(keys),
+                            // They have ended meanwhile.
+                            _ => Err(error),
+                        }
                     }
                 }
             }
@@ -228,9 +235,9 @@ mod tests {
         // In vain: again after 30 s, towards the end more often.
         state.postpone(at(3_300));
         assert_eq!((seen(&state, 3_329), seen(&state, 3_330)), ("good a".into(), "due a".into()));
-        state.postpone(at(3_590));
-        assert_eq!((seen(&state, 3_594), seen(&state, 3_595)), ("good a".into(), "due a".into()));
-        assert_eq!(seen(&state, 3_600), "gone");
+        state.postpone(at(3_580));
+        assert_eq!((seen(&state, 3_584), seen(&state, 3_585)), ("good a".into(), "due a".into()));
+        assert_eq!((seen(&state, 3_589), seen(&state, 3_590)), ("due a".into(), "gone".into()));
         state.got(keys("b", Some(7_200)), at(3_601));
         assert_eq!(seen(&state, 3_602), "good b");
     }

@@ -9,4 +9,5 @@ pub mod http;
 pub mod item_table;
 mod kept;
 pub mod lease_table;
+pub mod probe;
 pub mod stream_reader;

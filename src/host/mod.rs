@@ -1,3 +1,4 @@
 //! Ways of being started. A host supplies configuration, a publisher or an inbox, and tells the worker's state; workers know no host.
 
+pub mod check;
 pub mod standalone;

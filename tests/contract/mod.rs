@@ -3,6 +3,7 @@
 mod cli;
 #[cfg(feature = "cloudwatch")]
 mod cloudwatch;
+mod credentials;
 mod item_table;
 mod kcl;
 mod lease_table;

@@ -1,5 +1,6 @@
 //! Fakes, scripted by name; and the Java connector's own classes.
 
+pub mod aws;
 #[cfg(feature = "cloudwatch")]
 pub mod cloudwatch;
 pub mod java;

@@ -250,7 +250,7 @@ impl State {
                 let stream = &self.streams[at];
                 let missing = || Refusal("ResourceNotFoundException", format!("Requested resource not found: Shard: {}", text("ShardId")));
                 let shard = stream.find(text("ShardId")).ok_or_else(missing)?;
-                let number = text("SequenceNumber").get(1..).and_then(|digits| digits.parse().ok());
+                let number = record::number(text("SequenceNumber"));
                 let from = match (text("ShardIteratorType"), number) {
                     ("TRIM_HORIZON", _) => From::TrimHorizon,
                     ("LATEST", _) => From::Latest,

@@ -56,6 +56,11 @@ pub fn sequence(number: u64) -> String {
     format!("1{number:023}")
 }
 
+/// The number of a record's sequence number.
+pub fn number(sequence: &str) -> Option<u64> {
+    sequence.get(1..).filter(|_| sequence.len() == 24)?.parse().ok()
+}
+
 impl Template {
     /// A record's JSON text has `bytes` bytes; 1,000 at least.
     pub fn new(bytes: usize) -> Self {

@@ -74,6 +74,8 @@ pub enum Fault {
     Panic,
     /// It is done, and never answered.
     Mute,
+    /// It is done at once, and answered after that time.
+    SlowReply(Duration),
     /// It is done, but only after that time: whoever sent it may have given it up long before.
     Late(Duration),
 }
@@ -111,7 +113,7 @@ impl World {
                 let mut state = world.lock();
                 let failed = |kind, why: &str| Err(Error::new(kind, format!("{call:?} {on}"), why));
                 match fault {
-                    None | Some(Fault::Late(_)) => serve(&mut state),
+                    None | Some(Fault::Late(_) | Fault::SlowReply(_)) => serve(&mut state),
                     Some(Fault::LostReply) => serve(&mut state).and_then(|_| failed(Kind::Unavailable, "scripted: the reply is lost")),
                     Some(Fault::Throttle) => failed(Kind::Throttled, "scripted throttling"),
                     Some(Fault::Down) => failed(Kind::Unavailable, "scripted outage"),
@@ -128,7 +130,8 @@ impl World {
                 let text = format!("{call:?} {} fails: {:?}", super::log::short(&on), error.kind());
                 world.lock().note(run, text);
             }
-            tokio::time::sleep(back).await;
+            let slow = if let Some(Fault::SlowReply(time)) = fault { time } else { Duration::ZERO };
+            tokio::time::sleep(back + slow).await;
             // Whoever waited may be gone.
             let _ = answer.send(result);
         });

@@ -223,7 +223,8 @@ impl Fleet {
 
     fn fault(&mut self) {
         let late = Fault::Late(Duration::from_millis(self.random.u64(100..20_000)));
-        let fault = [Fault::Throttle, Fault::Down, Fault::LostReply, Fault::Mute, Fault::Hang, late, late][self.random.usize(0..7)];
+        let slow = Fault::SlowReply(Duration::from_millis(self.random.u64(100..10_000)));
+        let fault = [Fault::Throttle, Fault::Down, Fault::LostReply, Fault::Mute, Fault::Hang, late, late, slow][self.random.usize(0..8)];
         let call = Call::ALL[self.random.usize(0..Call::ALL.len())];
         let times = self.random.usize(1..6);
         self.world.change(|state| state.note(0, format!("the next {times} of {call:?}: {fault:?}")));

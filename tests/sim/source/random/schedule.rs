@@ -380,17 +380,14 @@ impl Fleet {
             state.slow.clear();
             state.hold = false;
         });
-        self.pass(Duration::ZERO).await?;
+        // For so long a last fault may work on: a call that nobody answers, a lease that runs out.
+        self.pass(self.settings.failover).await?;
         if !self.members.iter().any(|member| !member.stopping) {
             self.scale_up();
         }
         let deadline = Instant::now() + PATIENCE;
         loop {
             self.pass(Duration::from_millis(500)).await?;
-            if self.unsettled().is_none() {
-                // It stays so: the last fault may still be on its way to a lease that runs out.
-                self.pass(READ_PAUSE + Duration::from_millis(500)).await?;
-            }
             let Some(unsettled) = self.unsettled() else { break };
             if Instant::now() > deadline {
                 return Err(format!("not settled {PATIENCE:?} after the last fault: {unsettled}"));

@@ -221,14 +221,19 @@ impl Fleet {
         }
     }
 
+    /// One fault after the other, of one call.
     fn fault(&mut self) {
-        let late = Fault::Late(Duration::from_millis(self.random.u64(100..20_000)));
-        let slow = Fault::SlowReply(Duration::from_millis(self.random.u64(100..10_000)));
-        let fault = [Fault::Throttle, Fault::Down, Fault::LostReply, Fault::Mute, Fault::Hang, late, late, slow][self.random.usize(0..8)];
         let call = Call::ALL[self.random.usize(0..Call::ALL.len())];
-        let times = self.random.usize(1..6);
-        self.world.change(|state| state.note(0, format!("the next {times} of {call:?}: {fault:?}")));
-        self.world.fail(call, fault, times);
+        for _ in 0..self.random.usize(1..4) {
+            let late = Fault::Late(Duration::from_millis(self.random.u64(100..20_000)));
+            let slow = Fault::SlowReply(Duration::from_millis(self.random.u64(100..10_000)));
+            let faults = [Fault::Throttle, Fault::Down, Fault::LostReply, Fault::Mute, Fault::Hang, late, late, slow];
+            let fault = faults[self.random.usize(0..faults.len())];
+            let longest = [2, 6, 6, 30][self.random.usize(0..4)];
+            let times = self.random.usize(1..longest);
+            self.world.change(|state| state.note(0, format!("the next {times} of {call:?}: {fault:?}")));
+            self.world.fail(call, fault, times);
+        }
     }
 
     fn cut(&mut self) {

@@ -82,6 +82,8 @@ pub struct State {
     pub empty_pages: bool,
     /// Listings of the stream come in any order, with shards twice, and with shards left out.
     pub messy_listings: bool,
+    /// An iterator may begin a little before the position that was asked for.
+    pub overlaps: bool,
     pub faults: Vec<(Call, Fault, usize)>,
     /// Workers that cannot reach a service.
     pub cut: BTreeSet<(Actor, Service)>,
@@ -155,6 +157,7 @@ impl World {
             shards_in_a_page: 3,
             empty_pages: false,
             messy_listings: false,
+            overlaps: false,
             faults: Vec::new(),
             cut: BTreeSet::new(),
             throttled: BTreeMap::new(),

@@ -63,6 +63,8 @@ impl Call {
 /// How the next calls fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
+    /// None, after those that were scripted before.
+    None,
     Throttle,
     Down,
     Denied,
@@ -113,7 +115,7 @@ impl World {
                 let mut state = world.lock();
                 let failed = |kind, why: &str| Err(Error::new(kind, format!("{call:?} {on}"), why));
                 match fault {
-                    None | Some(Fault::Late(_) | Fault::SlowReply(_)) => serve(&mut state),
+                    None | Some(Fault::None | Fault::Late(_) | Fault::SlowReply(_)) => serve(&mut state),
                     Some(Fault::LostReply) => serve(&mut state).and_then(|_| failed(Kind::Unavailable, "scripted: the reply is lost")),
                     Some(Fault::Throttle) => failed(Kind::Throttled, "scripted throttling"),
                     Some(Fault::Down) => failed(Kind::Unavailable, "scripted outage"),

@@ -40,7 +40,7 @@ impl State {
         ShardPage { status: self.status, shards, next }
     }
 
-    fn iterator(&self, shard: &ShardId, from: &ReadFrom) -> Result<String> {
+    fn iterator(&mut self, shard: &ShardId, from: &ReadFrom) -> Result<String> {
         let missing = || Error::new(Kind::NotFound, format!("get an iterator for {shard}"), "scripted: no such shard");
         let there = self.shards.get(shard).ok_or_else(missing)?;
         let index = match from {
@@ -48,9 +48,12 @@ impl State {
             ReadFrom::At(at) => there.records.partition_point(|record| number(record.sequence) < *at),
             ReadFrom::After(after) => there.records.partition_point(|record| number(record.sequence) <= *after),
         };
-        if index < there.trimmed {
+        let trimmed = there.trimmed;
+        if index < trimmed {
             return Err(Error::new(Kind::TrimmedData, format!("get an iterator for {shard}"), "scripted: trimmed"));
         }
+        let overlap = if self.overlaps { self.random.usize(0..3) } else { 0 };
+        let index = index.saturating_sub(overlap).max(trimmed);
         Ok(format!("{index} {} full", self.generation))
     }
 

@@ -86,6 +86,7 @@ pub async fn schedule(seed: u64, gaps: &Gaps, made: impl FnOnce(&World)) -> Resu
         state.page = random.usize(1..40);
         state.empty_pages = random.u32(0..4) == 0;
         state.messy_listings = random.u32(0..3) == 0;
+        state.overlaps = random.u32(0..3) == 0;
         state.knows_children = random.u32(0..3) > 0;
         state.partitions = random.u32(1..4);
         state.receipt_delay = Duration::from_millis(if random.bool() { 0 } else { random.u64(1..40) });
@@ -147,7 +148,8 @@ impl Fleet {
                 }
             }
             32..45 => self.split(),
-            45..58 => self.fault(),
+            45..56 => self.fault(),
+            56..58 => self.decline(),
             58..62 => {
                 let service = [Service::Streams, Service::Leases][self.random.usize(0..2)];
                 let permille = [0, 300, 700, 1_000][self.random.usize(0..4)];
@@ -234,6 +236,16 @@ impl Fleet {
             self.world.change(|state| state.note(0, format!("the next {times} of {call:?}: {fault:?}")));
             self.world.fail(call, fault, times);
         }
+    }
+
+    /// The lease table gets worse and worse: answers get lost, then nothing is written any more.
+    fn decline(&mut self) {
+        let (lost, fine, down) = (self.random.usize(1..4), self.random.usize(0..4), self.random.usize(10..100));
+        self.world.change(|state| state.note(0, format!("of renewals, {lost} are not answered, {fine} are fine, {down} fail")));
+        for (fault, times) in [(Fault::Mute, lost), (Fault::None, fine), (Fault::Down, down)] {
+            self.world.fail(Call::Renew, fault, times);
+        }
+        self.world.fail(Call::Checkpoint, Fault::Down, down);
     }
 
     fn cut(&mut self) {
@@ -406,7 +418,9 @@ impl Fleet {
         while let Some(at) = (0..self.members.len()).find(|_| true) {
             let Member { run, .. } = self.members.remove(at);
             let ended = tokio::time::timeout_at(deadline, run.task).await.map_err(|_| format!("Z1: worker {} does not stop", run.id))?;
-            ended.map_err(|error| format!("worker {} panics: {error}", run.id))?.map_err(|error| format!("worker {}: {error}", run.id))?;
+            let result = ended.map_err(|error| format!("worker {} panics: {error}", run.id))?;
+            let refused = self.world.lock().refused.contains(&run.id);
+            result.or_else(|error| if refused { Ok(()) } else { Err(format!("worker {}: {error}", run.id)) })?;
         }
         self.fine()?;
         let state = self.world.lock();

@@ -395,6 +395,7 @@ impl Fleet {
             state.cut.clear();
             state.throttled.clear();
             state.slow.clear();
+            state.messy_listings = false;
             state.hold = false;
         });
         // For so long a last fault may work on: a call that nobody answers, a lease that runs out.

@@ -147,6 +147,9 @@ pub fn checkpoint_text(checkpoint: &Checkpoint) -> String {
 
 /// How many leases are in which state, and how many unfinished ones each owner has.
 pub fn summary(lines: &[Line]) -> String {
+    if lines.is_empty() {
+        return "No leases yet: no worker has looked at the stream.".into();
+    }
     let (mut states, mut owners) = (BTreeMap::new(), BTreeMap::new());
     for line in lines {
         *states.entry(line.state).or_insert(0) += 1;
@@ -157,11 +160,8 @@ pub fn summary(lines: &[Line]) -> String {
     let states: Vec<String> = states.into_iter().map(|(state, count)| format!("{count} {}", state.word())).collect();
     let owners: Vec<String> = owners.into_iter().map(|(owner, count)| format!("{owner}: {count}")).collect();
     let owners = if owners.is_empty() { "nobody holds one".into() } else { owners.join(", ") };
-    format!(
-        "{} leases: {}. Unfinished, by owner: {owners}.",
-        lines.len(),
-        if states.is_empty() { "none".into() } else { states.join(", ") }
-    )
+    let leases = if lines.len() == 1 { "1 lease".into() } else { format!("{} leases", lines.len()) };
+    format!("{leases}: {}. Unfinished, by owner: {owners}.", states.join(", "))
 }
 
 /// The table as text.

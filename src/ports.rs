@@ -200,6 +200,44 @@ pub enum Checkpoint {
     ShardEnd,
 }
 
+/// One start of one worker of ours.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Holder {
+    /// Stable over restarts: `tenant/namespace/name-instance`.
+    pub id: String,
+    /// New with each start: tells this start's rows from an earlier one's, and from those of a twin with the same id.
+    pub nonce: String,
+}
+
+impl Holder {
+    pub fn owns(&self, lease: &Lease) -> bool {
+        lease.owner.as_ref() == Some(&self.id) && lease.nonce.as_ref() == Some(&self.nonce)
+    }
+
+    /// As written in a row: `nonce@id`.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (nonce, id) = text.split_once('@')?;
+        Some(Self { id: id.into(), nonce: nonce.into() })
+    }
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{}", self.nonce, self.id)
+    }
+}
+
+/// A checkpoint with the number of its record (D2): the `ordinal`th record of the shard, counted from 1 since the epoch began. 0: none yet.
+/// Reading the shard again from any mark of an epoch gives each record the same number.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mark {
+    /// When the numbering began, in epoch milliseconds, and greater than all earlier epochs of the row.
+    pub epoch: u64,
+    pub ordinal: u64,
+    /// The checkpoint that the number belongs to. Where the row has another one, somebody else wrote that, and the mark is void.
+    pub checkpoint: Checkpoint,
+}
+
 /// One row of the lease table: one shard. Names and types on the wire are KCL 1.x's (L3).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lease {
@@ -214,11 +252,36 @@ pub struct Lease {
     /// Extra attribute `startAtMillis`: records created before it are not wanted. Fixed when the lease is created, so that a
     /// restart does not move it (spec R13). Epoch milliseconds.
     pub start_at: Option<i64>,
-    /// Extra attribute `ownerNonce`: which start of the owner took it, so that a restart tells its own rows from a living twin's.
+    /// Extra attribute `ownerNonce`: which start of the owner took it, so that a restart tells its own rows from a living twin's. Absent in
+    /// rows that a Java worker holds.
     pub nonce: Option<String>,
+    /// Extra attribute `handoverTo`: who has asked the owner to hand it over.
+    pub wanted_by: Option<Holder>,
+    /// Extra attributes `recordEpoch`, `recordOrdinal`, `recordCheckpoint` (D2). Void unless its checkpoint is the row's:
+    /// see `source/lease/mark.rs`.
+    pub mark: Option<Mark>,
     /// Extra attribute `streamArn`: the stream that the shard belongs to, since the streams of a table share its lease table one after the
     /// other. Absent in rows that the Java connector has made, until one of ours takes them.
     pub stream: Option<StreamArn>,
+}
+
+impl Lease {
+    /// A row that nobody has taken yet.
+    pub fn new(shard: ShardId, checkpoint: Checkpoint) -> Self {
+        Self {
+            shard,
+            owner: None,
+            counter: 0,
+            checkpoint,
+            owner_switches: 0,
+            parents: Vec::new(),
+            start_at: None,
+            nonce: None,
+            wanted_by: None,
+            mark: None,
+            stream: None,
+        }
+    }
 }
 
 /// What a conditional write on a lease did.
@@ -241,13 +304,20 @@ pub trait LeaseTable: Send + Sync + 'static {
     fn list(&self) -> impl Future<Output = Result<Vec<Lease>>> + Send;
     /// Adds a row; `false` when it was there already (and is left as it was).
     fn create(&self, lease: &Lease) -> impl Future<Output = Result<bool>> + Send;
-    /// Takes the lease as last seen for `owner`. A stream in `seen` is written too: a row of the Java connector has none yet.
+    /// Takes the lease as last seen for `owner`. The stream and the mark in `seen` are written too: a row of the Java connector has none yet.
     fn take(&self, seen: &Lease, owner: &str, nonce: &str) -> impl Future<Output = Result<Claim>> + Send;
     fn renew(&self, held: &Lease) -> impl Future<Output = Result<Claim>> + Send;
-    /// Writes a checkpoint, which is a renewal as well.
-    fn checkpoint(&self, held: &Lease, checkpoint: &Checkpoint) -> impl Future<Output = Result<Claim>> + Send;
+    /// Asks the owner as last seen to hand the lease over. A note to the owner and no write on the lease: the counter stays. `Lost` where the
+    /// row has another owner by now, or somebody else has asked before.
+    fn ask(&self, seen: &Lease, by: &Holder) -> impl Future<Output = Result<Claim>> + Send;
+    /// Takes back what was asked. `Lost` where the note is not there any more: the row may be the asker's by now.
+    fn withdraw(&self, seen: &Lease, by: &Holder) -> impl Future<Output = Result<Claim>> + Send;
+    /// Writes a checkpoint with its number, which is a renewal as well.
+    fn checkpoint(&self, held: &Lease, mark: &Mark) -> impl Future<Output = Result<Claim>> + Send;
     /// Gives the lease up, so that anybody can take it at once.
     fn release(&self, held: &Lease) -> impl Future<Output = Result<Claim>> + Send;
+    /// Gives the lease to another worker.
+    fn hand_over(&self, held: &Lease, to: &Holder) -> impl Future<Output = Result<Claim>> + Send;
     /// Removes the row as it was seen: with this counter and this checkpoint. `false` when somebody has written it since.
     fn delete(&self, seen: &Lease) -> impl Future<Output = Result<bool>> + Send;
 }

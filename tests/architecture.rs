@@ -12,6 +12,8 @@ const PURE: &[&str] = &[
     "source/discover.rs",
     "source/garbage.rs",
     "source/lease/plan.rs",
+    "source/lease/sightings.rs",
+    "source/lease/mark.rs",
     "source/shard.rs",
     "source/convert/mod.rs",
     "source/convert/filter.rs",

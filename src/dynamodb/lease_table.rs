@@ -1,7 +1,7 @@
 //! The lease table: KCL 1.x's rows (L3), every write conditional on owner and counter (L1).
 //!
-//! Names, types and sentinels are those of KCL 1.13.3 (`KinesisClientLeaseSerializer`); `startAtMillis`, `ownerNonce` and `streamArn` are ours, and
-//! KCL leaves them alone.
+//! Names, types and sentinels are those of KCL 1.13.3 (`KinesisClientLeaseSerializer`); all others are ours, and KCL leaves them
+//! alone.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -11,14 +11,14 @@ use aws_sdk_dynamodb::{
     operation::update_item::UpdateItemError,
     types::{
         AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement, KeyType, ReturnValue, ReturnValuesOnConditionCheckFailure,
-        ScalarAttributeType, TableStatus,
+        ScalarAttributeType, TableDescription, TableStatus,
     },
 };
 
 use super::failure::classify;
 use crate::{
     error::{Error, Kind, Result},
-    ports::{self, Checkpoint, Claim, Lease, SequenceNumber, ShardId, StreamArn},
+    ports::{self, Checkpoint, Claim, Holder, Lease, Mark, SequenceNumber, ShardId, StreamArn},
 };
 
 const KEY: &str = "leaseKey";
@@ -31,22 +31,80 @@ const PARENTS: &str = "parentShardId";
 const START_AT: &str = "startAtMillis";
 const NONCE: &str = "ownerNonce";
 const STREAM: &str = "streamArn";
+const WANTED_BY: &str = "handoverTo";
+const EPOCH: &str = "recordEpoch";
+const ORDINAL: &str = "recordOrdinal";
+const MARKED: &str = "recordCheckpoint";
 
 /// How often a table that is being created is looked at.
 const CREATING_POLL: Duration = Duration::from_millis(200);
 
 type Row = HashMap<String, AttributeValue>;
 
+/// What to do about the capacity of a table that is there already.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Billing {
+    /// Nothing; a warning where it is small.
+    #[default]
+    Keep,
+    /// It is changed to billing by request.
+    Auto,
+}
+
 /// The leases of one application.
 #[derive(Debug, Clone)]
 pub struct LeaseTable {
     client: Client,
     table: String,
+    billing: Billing,
 }
 
 impl LeaseTable {
     pub fn new(client: Client, table: impl Into<String>) -> Self {
-        Self { client, table: table.into() }
+        Self { client, table: table.into(), billing: Billing::Keep }
+    }
+
+    pub fn with_billing(self, billing: Billing) -> Self {
+        Self { billing, ..self }
+    }
+
+    /// The Java connector makes its tables with a capacity of 10 and 10, which a few dozen shards use up.
+    async fn check_capacity(&self, table: &TableDescription) -> Result<()> {
+        let on_demand = table.billing_mode_summary().and_then(|summary| summary.billing_mode()) == Some(&BillingMode::PayPerRequest);
+        let writes = table.provisioned_throughput().and_then(|capacity| capacity.write_capacity_units()).unwrap_or(0);
+        if on_demand || writes <= 0 {
+            return Ok(());
+        }
+        // A renewal each 3.3 s and a checkpoint now and then.
+        let leases = writes * 3;
+        match self.billing {
+            Billing::Keep => {
+                tracing::warn!(
+                    table = self.table,
+                    write_capacity = writes,
+                    "the lease table has provisioned capacity, enough for about {leases} shards being read: with more, renewals are throttled and \
+                     leases get lost; leaseTableBillingMode: auto changes it to billing by request"
+                );
+                Ok(())
+            }
+            Billing::Auto => {
+                let doing = || format!("change the lease table {} to billing by request (dynamodb:UpdateTable)", self.table);
+                let request = self.client.update_table().table_name(&self.table).billing_mode(BillingMode::PayPerRequest);
+                match request.send().await {
+                    Ok(_) => {
+                        tracing::info!(table = self.table, "changed the lease table to billing by request; it goes on working meanwhile");
+                        Ok(())
+                    }
+                    // Another worker is changing it.
+                    Err(SdkError::ServiceError(answer)) if answer.err().is_resource_in_use_exception() => Ok(()),
+                    // It works as it is, and DynamoDB limits how often this may be done.
+                    Err(error) => {
+                        tracing::warn!(error = %classify(doing(), error), "the lease table keeps its provisioned capacity");
+                        Ok(())
+                    }
+                }
+            }
+        }
     }
 
     fn on(&self, doing: &str, lease: &Lease, action: &str) -> String {
@@ -60,7 +118,7 @@ impl LeaseTable {
             .update_item()
             .table_name(&self.table)
             .key(KEY, text(lease.shard.as_str()))
-            .update_expression(change.update)
+            .update_expression(change.expression())
             .condition_expression(change.condition)
             .set_expression_attribute_values(Some(change.values))
             .return_values(ReturnValue::AllNew)
@@ -88,28 +146,74 @@ impl LeaseTable {
 /// An update of a row on the condition that it still is as it was seen. The owner's part of the condition is stricter than KCL's, which
 /// looks at the counter only, and changes nothing for it.
 struct Change {
-    update: String,
+    sets: Vec<String>,
+    removes: Vec<&'static str>,
+    adds: &'static str,
     condition: String,
     values: HashMap<String, AttributeValue>,
 }
 
 impl Change {
-    fn of(seen: &Lease, update: &str) -> Self {
-        let mut values = HashMap::from([(":seen".to_string(), number(seen.counter)), (":next".to_string(), number(seen.counter + 1))]);
-        let owner = match &seen.owner {
-            Some(owner) => {
-                values.insert(":owner".into(), text(owner));
-                format!("{OWNER} = :owner")
-            }
-            None => format!("attribute_not_exists({OWNER})"),
-        };
-        let condition = format!("attribute_exists({KEY}) AND {COUNTER} = :seen AND {owner}");
-        Self { update: update.to_owned(), condition, values }
+    /// One that adds one to the counter.
+    fn of(seen: &Lease) -> Self {
+        let mut change = Self::on(seen);
+        change.condition = format!("attribute_exists({KEY}) AND {COUNTER} = :seen AND {}", change.condition);
+        change.values.insert(":seen".into(), number(seen.counter));
+        change.set(COUNTER, number(seen.counter + 1))
     }
 
-    fn with(mut self, name: &str, value: AttributeValue) -> Self {
-        self.values.insert(name.to_owned(), value);
+    /// One that leaves the counter alone, and any note that is there.
+    fn note(seen: &Lease) -> Self {
+        let mut change = Self::on(seen);
+        change.condition = format!("attribute_exists({KEY}) AND attribute_not_exists({WANTED_BY}) AND {}", change.condition);
+        change
+    }
+
+    /// One that takes a note back.
+    fn back(by: &Holder) -> Self {
+        let values = HashMap::from([(":by".to_string(), text(by.to_string()))]);
+        Self { sets: Vec::new(), removes: Vec::new(), adds: "", condition: format!("{WANTED_BY} = :by"), values }
+    }
+
+    fn on(seen: &Lease) -> Self {
+        let (condition, values) = match &seen.owner {
+            Some(owner) => (format!("{OWNER} = :owner"), HashMap::from([(":owner".to_string(), text(owner))])),
+            None => (format!("attribute_not_exists({OWNER})"), HashMap::new()),
+        };
+        Self { sets: Vec::new(), removes: Vec::new(), adds: "", condition, values }
+    }
+
+    fn set(mut self, name: &str, value: AttributeValue) -> Self {
+        self.sets.push(format!("{name} = :{name}"));
+        self.values.insert(format!(":{name}"), value);
         self
+    }
+
+    fn remove(mut self, names: &[&'static str]) -> Self {
+        self.removes.extend(names);
+        self
+    }
+
+    fn set_stream(self, stream: Option<&StreamArn>) -> Self {
+        stream.map(|stream| text(stream.as_str())).into_iter().fold(self, |change, arn| change.set(STREAM, arn))
+    }
+
+    fn set_mark(self, mark: Option<&Mark>) -> Self {
+        mark.map(mark_attributes).into_iter().flatten().fold(self, |change, (name, value)| change.set(name, value))
+    }
+
+    fn count_switch(mut self, switched: bool) -> Self {
+        if switched {
+            self.adds = "ADD ownerSwitchesSinceCheckpoint :one";
+            self.values.insert(":one".into(), number(1));
+        }
+        self
+    }
+
+    fn expression(&self) -> String {
+        let sets = if self.sets.is_empty() { String::new() } else { format!("SET {}", self.sets.join(", ")) };
+        let removes = if self.removes.is_empty() { String::new() } else { format!("REMOVE {}", self.removes.join(", ")) };
+        format!("{sets} {removes} {}", self.adds)
     }
 }
 
@@ -128,7 +232,7 @@ impl ports::LeaseTable for LeaseTable {
                         return Err(Error::new(Kind::Configuration, doing(), why));
                     }
                     if table.table_status() != Some(&TableStatus::Creating) {
-                        return Ok(());
+                        return self.check_capacity(&table).await;
                     }
                 }
                 Err(error) if error.kind() == Kind::NotFound => self.create_table().await?,
@@ -174,42 +278,43 @@ impl ports::LeaseTable for LeaseTable {
     }
 
     async fn take(&self, seen: &Lease, owner: &str, nonce: &str) -> Result<Claim> {
-        let switched = seen.owner.as_ref().is_some_and(|previous| previous != owner);
-        let update = format!(
-            "SET {COUNTER} = :next, {OWNER} = :me, {NONCE} = :nonce{}{}",
-            if seen.stream.is_some() { format!(", {STREAM} = :stream") } else { String::new() },
-            if switched { format!(" ADD {SWITCHES} :one") } else { String::new() }
-        );
-        let mut change = Change::of(seen, &update).with(":me", text(owner)).with(":nonce", text(nonce));
-        if switched {
-            change = change.with(":one", number(1));
-        }
-        if let Some(stream) = &seen.stream {
-            change = change.with(":stream", text(stream.as_str()));
-        }
-        let mine =
-            |row: &Lease| row.owner.as_deref() == Some(owner) && row.nonce.as_deref() == Some(nonce) && row.counter == seen.counter + 1;
-        self.update("take", seen, change, mine).await
+        let me = Holder { id: owner.into(), nonce: nonce.into() };
+        let change = Change::of(seen).set(OWNER, text(owner)).set(NONCE, text(me.to_string())).remove(&[WANTED_BY]);
+        let change = change.set_stream(seen.stream.as_ref()).set_mark(seen.mark.as_ref());
+        let change = change.count_switch(seen.owner.as_deref().is_some_and(|previous| previous != owner));
+        self.update("take", seen, change, |row| me.owns(row) && row.counter == seen.counter + 1).await
+    }
+
+    async fn ask(&self, seen: &Lease, by: &Holder) -> Result<Claim> {
+        let change = Change::note(seen).set(WANTED_BY, text(by.to_string()));
+        self.update("ask for", seen, change, |row| row.owner == seen.owner && row.wanted_by.as_ref() == Some(by)).await
+    }
+
+    async fn withdraw(&self, seen: &Lease, by: &Holder) -> Result<Claim> {
+        let change = Change::back(by).remove(&[WANTED_BY]);
+        self.update("withdraw the wish for", seen, change, |_| false).await
     }
 
     async fn renew(&self, held: &Lease) -> Result<Claim> {
-        let change = Change::of(held, &format!("SET {COUNTER} = :next"));
-        self.update("renew", held, change, |row| is_next(row, held)).await
+        self.update("renew", held, Change::of(held), |row| is_next(row, held)).await
     }
 
-    async fn checkpoint(&self, held: &Lease, checkpoint: &Checkpoint) -> Result<Claim> {
+    async fn checkpoint(&self, held: &Lease, mark: &Mark) -> Result<Claim> {
+        let change = Change::of(held).set(CHECKPOINT, text(checkpoint_text(&mark.checkpoint))).set_mark(Some(mark));
+        let change = change.set(SUB_SEQUENCE, number(0)).set(SWITCHES, number(0));
         // The pending pair belongs to KCL's two-phase checkpoints and is void after any other.
-        let update = format!(
-            "SET {COUNTER} = :next, {CHECKPOINT} = :checkpoint, {SUB_SEQUENCE} = :zero, {SWITCHES} = :zero \
-             REMOVE pendingCheckpoint, pendingCheckpointSubSequenceNumber"
-        );
-        let change = Change::of(held, &update).with(":checkpoint", text(checkpoint_text(checkpoint))).with(":zero", number(0));
-        self.update("checkpoint", held, change, |row| is_next(row, held) && row.checkpoint == *checkpoint).await
+        let change = change.remove(&["pendingCheckpoint", "pendingCheckpointSubSequenceNumber"]);
+        self.update("checkpoint", held, change, |row| is_next(row, held) && row.checkpoint == mark.checkpoint).await
     }
 
     async fn release(&self, held: &Lease) -> Result<Claim> {
-        let change = Change::of(held, &format!("SET {COUNTER} = :next REMOVE {OWNER}, {NONCE}"));
+        let change = Change::of(held).remove(&[OWNER, NONCE, WANTED_BY]);
         self.update("release", held, change, |row| row.owner.is_none() && row.counter == held.counter + 1).await
+    }
+
+    async fn hand_over(&self, held: &Lease, to: &Holder) -> Result<Claim> {
+        let change = Change::of(held).set(OWNER, text(&to.id)).set(NONCE, text(to.to_string())).remove(&[WANTED_BY]).count_switch(true);
+        self.update("hand over", held, change, |row| to.owns(row) && row.counter == held.counter + 1).await
     }
 
     async fn delete(&self, seen: &Lease) -> Result<bool> {
@@ -230,16 +335,14 @@ impl LeaseTable {
     /// Sets where reading goes on, and gives the lease up: for the operator, not for workers (C2). What was counted for the old position
     /// is void. Condition and outcome as for every write.
     pub async fn reset(&self, seen: &Lease, checkpoint: &Checkpoint, start_at: Option<i64>) -> Result<Claim> {
-        let (set, remove) = if start_at.is_some() { (format!(", {START_AT} = :start"), "") } else { (String::new(), START_AT) };
-        let update = format!(
-            "SET {COUNTER} = :next, {CHECKPOINT} = :checkpoint, {SUB_SEQUENCE} = :zero, {SWITCHES} = :zero{set} \
-             REMOVE pendingCheckpoint, pendingCheckpointSubSequenceNumber, {OWNER}, {NONCE}{}{remove}",
-            if remove.is_empty() { "" } else { ", " }
-        );
-        let mut change = Change::of(seen, &update).with(":checkpoint", text(checkpoint_text(checkpoint))).with(":zero", number(0));
-        if let Some(start_at) = start_at {
-            change = change.with(":start", AttributeValue::N(start_at.to_string()));
-        }
+        let change = Change::of(seen).set(CHECKPOINT, text(checkpoint_text(checkpoint)));
+        let change = change.set(SUB_SEQUENCE, number(0)).set(SWITCHES, number(0));
+        let change = change.remove(&["pendingCheckpoint", "pendingCheckpointSubSequenceNumber", OWNER, NONCE, WANTED_BY]);
+        let change = change.remove(&[EPOCH, ORDINAL, MARKED]);
+        let change = match start_at {
+            Some(start_at) => change.set(START_AT, AttributeValue::N(start_at.to_string())),
+            None => change.remove(&[START_AT]),
+        };
         let is_written = |row: &Lease| {
             row.owner.is_none() && row.counter == seen.counter + 1 && row.checkpoint == *checkpoint && row.start_at == start_at
         };
@@ -298,6 +401,10 @@ fn read_checkpoint(text: &str) -> Option<Checkpoint> {
     })
 }
 
+fn mark_attributes(mark: &Mark) -> [(&'static str, AttributeValue); 3] {
+    [(EPOCH, number(mark.epoch)), (ORDINAL, number(mark.ordinal)), (MARKED, text(checkpoint_text(&mark.checkpoint)))]
+}
+
 /// A new row, with all that KCL's reader insists on.
 fn write_row(lease: &Lease) -> Row {
     let mut row = Row::from([
@@ -313,8 +420,14 @@ fn write_row(lease: &Lease) -> Row {
     if let Some(owner) = &lease.owner {
         row.insert(OWNER.into(), text(owner));
     }
-    if let Some(nonce) = &lease.nonce {
-        row.insert(NONCE.into(), text(nonce));
+    if let Some((id, nonce)) = lease.owner.clone().zip(lease.nonce.clone()) {
+        row.insert(NONCE.into(), text(Holder { id, nonce }.to_string()));
+    }
+    if let Some(holder) = &lease.wanted_by {
+        row.insert(WANTED_BY.into(), text(holder.to_string()));
+    }
+    if let Some(mark) = &lease.mark {
+        row.extend(mark_attributes(mark).map(|(name, value)| (name.to_string(), value)));
     }
     if let Some(stream) = &lease.stream {
         row.insert(STREAM.into(), text(stream.as_str()));
@@ -335,15 +448,24 @@ fn read_row(row: &Row) -> Option<Lease> {
     let string = |name: &str| row.get(name).and_then(|value| value.as_s().ok()).cloned();
     let integer = |name: &str| row.get(name).and_then(|value| value.as_n().ok()).and_then(|text| text.parse::<i64>().ok());
     let parents = row.get(PARENTS).and_then(|value| value.as_ss().ok());
+    let owner = string(OWNER);
+    // A Java worker that takes the row leaves the nonce of the owner before: it names whom it belongs to.
+    let holder = string(NONCE).and_then(|text| Holder::parse(&text)).filter(|holder| Some(&holder.id) == owner.as_ref());
+    let mark = || {
+        let checkpoint = read_checkpoint(&string(MARKED)?)?;
+        Some(Mark { epoch: u64::try_from(integer(EPOCH)?).ok()?, ordinal: u64::try_from(integer(ORDINAL)?).ok()?, checkpoint })
+    };
     Some(Lease {
         shard: ShardId::new(string(KEY)?),
-        owner: string(OWNER),
+        owner,
         counter: u64::try_from(integer(COUNTER)?).ok()?,
         checkpoint: read_checkpoint(&string(CHECKPOINT)?)?,
         owner_switches: integer(SWITCHES).and_then(|count| u64::try_from(count).ok()).unwrap_or(0),
         parents: parents.map(|parents| parents.iter().map(ShardId::new).collect()).unwrap_or_default(),
         start_at: integer(START_AT),
-        nonce: string(NONCE),
+        nonce: holder.map(|holder| holder.nonce),
+        wanted_by: string(WANTED_BY).and_then(|text| Holder::parse(&text)),
+        mark: mark(),
         stream: string(STREAM).map(StreamArn::new),
     })
 }
@@ -390,7 +512,9 @@ mod tests {
     fn our_attributes_are_extra_ones_l3() {
         let mut row = golden().remove(0);
         row.insert(START_AT.into(), AttributeValue::N("1700000000000".into()));
-        row.insert(NONCE.into(), text("n"));
+        row.insert(NONCE.into(), text("n@me"));
+        row.insert(WANTED_BY.into(), text("n2@tenant/ns/name@x-0"));
+        row.extend([(EPOCH.into(), number(7)), (ORDINAL.into(), number(3)), (MARKED.into(), text("SHARD_END"))]);
         row.insert(STREAM.into(), text("arn:aws:dynamodb:eu-west-1:1:table/t/stream/l"));
         row.insert(OWNER.into(), text("me"));
         let lease = read_row(&row).expect("a lease");
@@ -399,7 +523,18 @@ mod tests {
             lease.stream.as_ref().map(|stream| (stream.table(), stream.label())),
             Some(("arn:aws:dynamodb:eu-west-1:1:table/t", "l"))
         );
+        let asker = Holder { id: "tenant/ns/name@x-0".into(), nonce: "n2".into() };
+        assert_eq!(lease.wanted_by, Some(asker));
+        assert_eq!(lease.mark, Some(Mark { epoch: 7, ordinal: 3, checkpoint: Checkpoint::ShardEnd }));
         assert_eq!(write_row(&lease), row);
+    }
+
+    #[test]
+    fn the_nonce_of_an_owner_before_is_not_the_javas() {
+        let mut row = golden().remove(0);
+        row.insert(NONCE.into(), text("n@me"));
+        row.insert(OWNER.into(), text("host:java"));
+        assert_eq!(read_row(&row).expect("a lease").nonce, None);
     }
 
     #[test]

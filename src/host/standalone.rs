@@ -45,7 +45,7 @@ pub fn source(configured: Source, pulsar: PulsarSettings, http_address: Option<S
             let stream = stream_reader::resolve_stream(&dynamodb, &configured.stream, &health).await?;
             tracing::info!(stream, topic = configured.topic, leases = configured.lease_table, "source");
             let reader = StreamReader::new(client::streams(&aws, configured.streams_endpoint.as_deref()), stream);
-            let leases = LeaseTable::new(dynamodb, configured.lease_table.clone());
+            let leases = LeaseTable::new(dynamodb, configured.lease_table.clone()).with_billing(configured.billing);
             let pulsar = connect(&pulsar, &health).await?;
             Ok((aws, reader, leases, TopicPublisher::open(pulsar, &configured.topic, health.clone()).await?))
         };

@@ -140,8 +140,7 @@ pub async fn reset(context: &Context, wanted: &Wanted, to: &str) -> Result<ExitC
         let parents = shard.parent.into_iter().collect();
         let stream = context.stream.as_ref().ok().cloned();
         let (checkpoint, start_at) = (to.checkpoint.clone(), to.start_at);
-        let lease =
-            Lease { shard: shard.id, owner: None, counter: 0, checkpoint, owner_switches: 0, parents, start_at, nonce: None, stream };
+        let lease = Lease { parents, start_at, stream, ..Lease::new(shard.id, checkpoint) };
         if context.table.create(&lease).await? {
             println!("{}: created", lease.shard);
         }
@@ -278,17 +277,7 @@ mod tests {
     use crate::ports::SequenceNumber;
 
     fn lease(shard: &str, parent: Option<&str>, checkpoint: Checkpoint) -> Lease {
-        Lease {
-            shard: ShardId::new(shard),
-            owner: None,
-            counter: 0,
-            checkpoint,
-            owner_switches: 0,
-            parents: parent.map(ShardId::new).into_iter().collect(),
-            start_at: None,
-            nonce: None,
-            stream: None,
-        }
+        Lease { parents: parent.map(ShardId::new).into_iter().collect(), ..Lease::new(ShardId::new(shard), checkpoint) }
     }
 
     fn wanted(shards: &[&str]) -> Wanted {

@@ -208,17 +208,7 @@ mod tests {
     const F: Duration = Duration::from_secs(10);
 
     fn lease(shard: &str, owner: Option<&str>, counter: u64, checkpoint: Checkpoint) -> Lease {
-        Lease {
-            shard: ShardId::new(shard),
-            owner: owner.map(Into::into),
-            counter,
-            checkpoint,
-            owner_switches: 0,
-            parents: Vec::new(),
-            start_at: None,
-            nonce: None,
-            stream: None,
-        }
+        Lease { owner: owner.map(Into::into), counter, ..Lease::new(ShardId::new(shard), checkpoint) }
     }
 
     fn at(number: &str) -> Checkpoint {

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::names;
 use crate::{
     error::Result,
-    ports::{Checkpoint, Claim, Lease, LeaseTable, Page, ReadFrom, ShardId, ShardPage, StreamArn, StreamReader},
+    ports::{Claim, Holder, Lease, LeaseTable, Mark, Page, ReadFrom, ShardId, ShardPage, StreamArn, StreamReader},
 };
 
 /// A port whose calls are timed.
@@ -86,12 +86,24 @@ impl<L: LeaseTable> LeaseTable for Timed<L> {
         timed("renew_lease", None, self.0.renew(held)).await
     }
 
-    async fn checkpoint(&self, held: &Lease, checkpoint: &Checkpoint) -> Result<Claim> {
-        timed("checkpoint", Some(&held.shard), self.0.checkpoint(held, checkpoint)).await
+    async fn ask(&self, seen: &Lease, by: &Holder) -> Result<Claim> {
+        timed("ask_for_lease", None, self.0.ask(seen, by)).await
+    }
+
+    async fn withdraw(&self, seen: &Lease, by: &Holder) -> Result<Claim> {
+        timed("withdraw", None, self.0.withdraw(seen, by)).await
+    }
+
+    async fn checkpoint(&self, held: &Lease, mark: &Mark) -> Result<Claim> {
+        timed("checkpoint", Some(&held.shard), self.0.checkpoint(held, mark)).await
     }
 
     async fn release(&self, held: &Lease) -> Result<Claim> {
         timed("release_lease", None, self.0.release(held)).await
+    }
+
+    async fn hand_over(&self, held: &Lease, to: &Holder) -> Result<Claim> {
+        timed("hand_over_lease", None, self.0.hand_over(held, to)).await
     }
 
     async fn delete(&self, seen: &Lease) -> Result<bool> {

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::ports::{Checkpoint, SequenceNumber};
+use crate::ports::{Checkpoint, Mark, SequenceNumber};
 
 /// Stands for one record on its way; given out in reading order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,19 +13,27 @@ pub struct Ticket(u64);
 pub struct Tracker {
     /// Records read and not yet covered by the prefix, in reading order; `true` once stored or skipped.
     waiting: VecDeque<(SequenceNumber, bool)>,
-    /// The ticket of the first one waiting.
+    /// The ticket of the first one waiting: as many records of the epoch are covered.
     first: u64,
     /// The last record of the prefix.
     reached: Option<SequenceNumber>,
-    /// What the lease row says.
-    written: Checkpoint,
+    /// What the lease row says; its number is that of the last record before the first ticket.
+    written: Mark,
+    /// The row's checkpoint was written by somebody else and is passed again, so it is to be written with its number.
+    adopting: bool,
     /// All records were read, and the children have leases.
     ended: bool,
 }
 
 impl Tracker {
-    pub fn new(written: Checkpoint) -> Self {
-        Self { waiting: VecDeque::new(), first: 0, reached: None, written, ended: false }
+    /// Goes on after the row's mark.
+    pub fn new(written: Mark) -> Self {
+        Self { waiting: VecDeque::new(), first: written.ordinal, reached: None, written, adopting: false, ended: false }
+    }
+
+    /// Starts before the row's checkpoint, which somebody else wrote: nothing is due before the records up to it are passed again.
+    pub fn adopting(written: Mark) -> Self {
+        Self { adopting: true, ..Self::new(written) }
     }
 
     /// A record was handed on. Records come in the shard's order.
@@ -60,8 +68,8 @@ impl Tracker {
         self.waiting.len()
     }
 
-    /// The checkpoint to write, where it is further than the written one.
-    pub fn due(&self) -> Option<Checkpoint> {
+    /// The checkpoint to write with its number, where it is further than the written one.
+    pub fn due(&self) -> Option<Mark> {
         let reached = if self.ended && self.waiting.is_empty() { Checkpoint::ShardEnd } else { Checkpoint::At(self.reached.clone()?) };
         debug_assert!(
             self.waiting.front().is_none_or(|(next, _)| match &reached {
@@ -70,12 +78,14 @@ impl Tracker {
             }),
             "C1: {reached:?} passes a record without receipt"
         );
-        is_ahead(&reached, &self.written).then_some(reached)
+        let due = is_ahead(&reached, &self.written.checkpoint) || (self.adopting && reached == self.written.checkpoint);
+        due.then_some(Mark { epoch: self.written.epoch, ordinal: self.first, checkpoint: reached })
     }
 
-    pub fn wrote(&mut self, checkpoint: &Checkpoint) {
-        debug_assert!(!is_ahead(&self.written, checkpoint), "C2: {checkpoint:?} after {:?}", self.written);
-        self.written = checkpoint.clone();
+    pub fn wrote(&mut self, mark: &Mark) {
+        debug_assert!(!is_ahead(&self.written.checkpoint, &mark.checkpoint), "C2: {mark:?} after {:?}", self.written);
+        self.written = mark.clone();
+        self.adopting = false;
     }
 }
 
@@ -101,53 +111,87 @@ mod tests {
         SequenceNumber::parse(&format!("{n:021}")).expect("digits")
     }
 
+    fn mark(checkpoint: Checkpoint) -> Mark {
+        Mark { epoch: 1, ordinal: 0, checkpoint }
+    }
+
+    fn due(tracker: &Tracker) -> Option<Checkpoint> {
+        tracker.due().map(|mark| mark.checkpoint)
+    }
+
     #[test]
     fn c1_the_prefix_stops_before_the_first_record_without_receipt() {
-        let mut tracker = Tracker::new(Checkpoint::TrimHorizon);
+        let mut tracker = Tracker::new(mark(Checkpoint::TrimHorizon));
         let tickets: Vec<_> = (1..=3).map(|n| tracker.begin(at(n))).collect();
-        assert_eq!(tracker.due(), None);
+        assert_eq!(due(&tracker), None);
         tracker.done(tickets[1]);
         tracker.done(tickets[2]);
-        assert_eq!(tracker.due(), None, "record 1 has no receipt");
+        assert_eq!(due(&tracker), None, "record 1 has no receipt");
         tracker.done(tickets[0]);
-        assert_eq!(tracker.due(), Some(Checkpoint::At(at(3))));
+        assert_eq!(due(&tracker), Some(Checkpoint::At(at(3))));
     }
 
     #[test]
     fn what_is_written_is_not_due_again() {
-        let mut tracker = Tracker::new(Checkpoint::At(at(5)));
+        let mut tracker = Tracker::new(mark(Checkpoint::At(at(5))));
         let ticket = tracker.begin(at(6));
         tracker.done(ticket);
         tracker.done(ticket);
-        tracker.wrote(&Checkpoint::At(at(6)));
-        assert_eq!(tracker.due(), None);
+        tracker.wrote(&mark(Checkpoint::At(at(6))));
+        assert_eq!(due(&tracker), None);
     }
 
     #[test]
     fn c2_shard_end_waits_for_the_last_receipt() {
-        let mut tracker = Tracker::new(Checkpoint::Latest);
+        let mut tracker = Tracker::new(mark(Checkpoint::Latest));
         let (one, two) = (tracker.begin(at(1)), tracker.begin(at(2)));
         tracker.end();
         tracker.done(one);
-        assert_eq!(tracker.due(), Some(Checkpoint::At(at(1))));
+        assert_eq!(due(&tracker), Some(Checkpoint::At(at(1))));
         tracker.done(two);
-        assert_eq!(tracker.due(), Some(Checkpoint::ShardEnd));
+        assert_eq!(due(&tracker), Some(Checkpoint::ShardEnd));
+    }
+
+    #[test]
+    fn d2_numbers_go_on_where_the_row_says() {
+        let mut tracker = Tracker::new(Mark { epoch: 9, ordinal: 40, checkpoint: Checkpoint::At(at(5)) });
+        let (one, two) = (tracker.begin(at(6)), tracker.begin(at(8)));
+        tracker.done(one);
+        assert_eq!(tracker.due(), Some(Mark { epoch: 9, ordinal: 41, checkpoint: Checkpoint::At(at(6)) }));
+        tracker.done(two);
+        tracker.end();
+        assert_eq!(tracker.due(), Some(Mark { epoch: 9, ordinal: 42, checkpoint: Checkpoint::ShardEnd }));
+    }
+
+    #[test]
+    fn w1_an_adopted_checkpoint_is_written_once_it_is_passed_again_and_not_before() {
+        let mut tracker = Tracker::adopting(mark(Checkpoint::At(at(5))));
+        let tickets: Vec<_> = (3..=5).map(|n| tracker.begin(at(n))).collect();
+        for ticket in &tickets[..2] {
+            tracker.done(*ticket);
+            assert_eq!(tracker.due(), None, "C2: it is behind the row's checkpoint");
+        }
+        tracker.done(tickets[2]);
+        let adopted = Mark { epoch: 1, ordinal: 3, checkpoint: Checkpoint::At(at(5)) };
+        assert_eq!(tracker.due(), Some(adopted.clone()));
+        tracker.wrote(&adopted);
+        assert_eq!(tracker.due(), None);
     }
 
     #[test]
     fn c2_an_empty_shard_ends_too() {
-        let mut tracker = Tracker::new(Checkpoint::TrimHorizon);
+        let mut tracker = Tracker::new(mark(Checkpoint::TrimHorizon));
         tracker.end();
-        assert_eq!(tracker.due(), Some(Checkpoint::ShardEnd));
-        tracker.wrote(&Checkpoint::ShardEnd);
-        assert_eq!(tracker.due(), None);
+        assert_eq!(due(&tracker), Some(Checkpoint::ShardEnd));
+        tracker.wrote(&mark(Checkpoint::ShardEnd));
+        assert_eq!(due(&tracker), None);
     }
 
     proptest! {
         /// C1 and C2 for receipts in any order: what is due is always the longest prefix of receipts, and never goes back.
         #[test]
         fn c1_c2_any_order_of_receipts(order in Just((0..40usize).collect::<Vec<_>>()).prop_shuffle(), write_every in 1..7usize) {
-            let mut tracker = Tracker::new(Checkpoint::TrimHorizon);
+            let mut tracker = Tracker::new(mark(Checkpoint::TrimHorizon));
             let tickets: Vec<_> = (0..40).map(|n| tracker.begin(at(n))).collect();
             let mut stored = [false; 40];
             for (step, &n) in order.iter().enumerate() {
@@ -155,8 +199,8 @@ mod tests {
                 stored[n] = true;
                 let prefix = stored.iter().take_while(|s| **s).count();
                 let due = tracker.due();
-                if let Some(Checkpoint::At(sequence)) = &due {
-                    prop_assert_eq!(sequence, &at(prefix as u64 - 1));
+                if let Some(Mark { checkpoint, ordinal, epoch }) = &due {
+                    prop_assert_eq!((checkpoint, *ordinal, *epoch), (&Checkpoint::At(at(prefix as u64 - 1)), prefix as u64, 1), "D2");
                 }
                 prop_assert_eq!(tracker.waiting(), 40 - prefix);
                 if step % write_every == 0 && let Some(due) = due {
@@ -165,7 +209,7 @@ mod tests {
                 }
             }
             tracker.end();
-            prop_assert_eq!(tracker.due(), Some(Checkpoint::ShardEnd));
+            prop_assert_eq!(due(&tracker), Some(Checkpoint::ShardEnd));
         }
     }
 }

@@ -1,19 +1,27 @@
-//! One shard from the lease that was taken to its end, its loss, or the stop of the worker.
+//! One shard from the lease that was taken to its end, its loss, its handover, or the stop of the worker.
 //!
 //! Three things go on at once: reading hands records to the window, receipts come back, and the lease is kept. The lease goes first:
 //! without it nothing else may go on.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
+
+use tokio_util::sync::CancellationToken;
 
 use super::{
     Shared,
-    lease::keeper::{Holding, Tenure},
+    checkpoint::Tracker,
+    convert::{Order, Record},
+    heal,
+    lease::{
+        keeper::{Holding, Kept, Tenure},
+        mark,
+    },
     poll,
     publish::{self, Progress},
 };
 use crate::{
     error::{Kind, Result},
-    ports::{Lease, LeaseTable, Publisher, StreamReader},
+    ports::{Checkpoint, Lease, LeaseTable, Publisher, ReadFrom, StreamReader},
 };
 
 /// How a shard's task ended, but for errors that end the worker.
@@ -23,8 +31,8 @@ pub enum Outcome {
     Finished { lease: Lease, children: Vec<Lease> },
     /// The lease is not ours any more, or could not be renewed in time.
     Lost(Lease),
-    /// The worker stops: what was acknowledged is checkpointed, the lease is free.
-    Released,
+    /// What was acknowledged is checkpointed. The lease is free, or the asker's.
+    GivenUp(Lease),
 }
 
 enum End {
@@ -35,19 +43,48 @@ enum End {
 /// Consumes the shard. An error ends the worker: what was acknowledged before it is checkpointed, and the lease is free.
 pub async fn consume<R: StreamReader, L: LeaseTable, P: Publisher>(shared: &Shared<R, L, P>, mut tenure: Tenure<L>) -> Result<Outcome> {
     let lease = tenure.lease().clone();
-    let holding = tenure.holding();
-    let progress = Arc::new(Progress::new(lease.checkpoint.clone(), shared.health.shards().enter(&lease.shard, &lease.parents)));
+    let tracker = if mark::is_ours(&lease) || !mark::is_rewound(&lease, shared.settings.rewind_on_adopt) {
+        Tracker::new(mark::go_on(&lease, shared.clock.epoch_millis()))
+    } else {
+        Tracker::adopting(mark::go_on(&lease, shared.clock.epoch_millis()))
+    };
+    let progress = Arc::new(Progress::new(tracker, shared.health.shards().enter(&lease.shard, &lease.parents)));
     tracing::info!(shard = %lease.shard, from = ?lease.checkpoint, "reading");
-    let end = tokio::select! {
-        biased;
-        // Before SHARD_END may be written, this ends only with an error.
-        Err(lost) = tenure.keep(&progress) => Err(lost),
-        end = work(shared, &lease, holding, &progress) => end,
+    // Ends the reading of this shard alone.
+    let stop = shared.stop.child_token();
+    let mut asker = None;
+    let end = {
+        let work = work(shared, &lease, tenure.holding(), &progress, &stop);
+        tokio::pin!(work);
+        loop {
+            tokio::select! {
+                biased;
+                kept = tenure.keep(&progress) => match kept {
+                    // The lease is kept until the receipts are there.
+                    Ok(Kept::Asked(holder)) => {
+                        tracing::info!(shard = %lease.shard, to = %holder, "asked to hand over");
+                        stop.cancel();
+                        asker = Some(holder);
+                    }
+                    // Before SHARD_END may be written, this ends only with an error.
+                    Ok(Kept::Ended) => {}
+                    Err(lost) => break Err(lost),
+                },
+                end = &mut work => break end,
+            }
+        }
     };
     let end = match end {
         Ok(End::Shard { children }) => {
             progress.end();
-            tenure.keep(&progress).await.map(|()| End::Shard { children })
+            loop {
+                match tenure.keep(&progress).await {
+                    Ok(Kept::Ended) => break Ok(End::Shard { children }),
+                    // It is over anyway.
+                    Ok(Kept::Asked(_)) => {}
+                    Err(error) => break Err(error),
+                }
+            }
         }
         other => other,
     };
@@ -59,27 +96,29 @@ pub async fn consume<R: StreamReader, L: LeaseTable, P: Publisher>(shared: &Shar
             tracing::info!(shard = %lease.shard, children = children.len(), "the shard is finished");
             Ok(Outcome::Finished { lease: tenure.lease().clone(), children })
         }
+        // When the worker stops, whoever comes first may have it: the asker may stop as well.
         Ok(End::Stopped) => {
-            tenure.close(&progress).await;
-            Ok(Outcome::Released)
+            let to = asker.filter(|_| !shared.stop.is_cancelled());
+            Ok(Outcome::GivenUp(tenure.close(&progress, to.as_ref()).await))
         }
         Err(error) if error.kind() == Kind::LeaseLost => {
             tracing::warn!(shard = %lease.shard, %error, "reading of this shard stops here");
             Ok(Outcome::Lost(tenure.lease().clone()))
         }
         Err(error) => {
-            tenure.close(&progress).await;
+            tenure.close(&progress, None).await;
             Err(error)
         }
     }
 }
 
-/// Reads, publishes and settles until the shard's end or the stop of the worker. Whatever ends the reading, what was sent is settled.
+/// Reads, publishes and settles until the shard's end or `stop`. Whatever ends the reading, what was sent is settled.
 async fn work<R: StreamReader, L: LeaseTable, P: Publisher>(
     shared: &Shared<R, L, P>,
     lease: &Lease,
     holding: Holding,
     progress: &Arc<Progress>,
+    stop: &CancellationToken,
 ) -> Result<End> {
     let (mut window, receipts) = publish::window(
         &lease.shard,
@@ -92,19 +131,23 @@ async fn work<R: StreamReader, L: LeaseTable, P: Publisher>(
     );
     let settle = receipts.settle();
     tokio::pin!(settle);
+    let reading = async {
+        let from = begin(shared, lease).await?;
+        poll::read(shared, &from, &mut window).await
+    };
     let read = tokio::select! {
         biased;
-        () = shared.stop.cancelled() => Ok(End::Stopped),
+        () = stop.cancelled() => Ok(End::Stopped),
         // A receipt that failed; the window is open, so settling does not end otherwise.
         Err(error) = &mut settle => return Err(error),
-        read = poll::read(shared, lease, &mut window) => read.map(|()| End::Shard { children: Vec::new() }),
+        read = reading => read.map(|()| End::Shard { children: Vec::new() }),
     };
     // Closes the window: settling ends with the last receipt.
     drop(window);
     tokio::select! {
         biased;
         settled = &mut settle => settled?,
-        () = drain_limit(shared) => {
+        () = drain_limit(stop, shared.settings.drain_timeout) => {
             let waiting = progress.waiting();
             tracing::warn!(shard = %lease.shard, waiting, "Pulsar did not acknowledge everything in time; those records will be published again");
             return read.and(Ok(End::Stopped));
@@ -114,14 +157,39 @@ async fn work<R: StreamReader, L: LeaseTable, P: Publisher>(
         End::Stopped => Ok(End::Stopped),
         End::Shard { .. } => tokio::select! {
             biased;
-            () = shared.stop.cancelled() => Ok(End::Stopped),
+            () = stop.cancelled() => Ok(End::Stopped),
             children = shared.catalog.lease_children(lease) => Ok(End::Shard { children: children? }),
         },
     }
 }
 
+/// The row to read by: the lease's own, or one that starts before a checkpoint that the Java connector wrote (spec W1). That checkpoint may be
+/// ahead of Pulsar, so reading begins `rewind_on_adopt` before the time of its record.
+async fn begin<R: StreamReader, L: LeaseTable, P: Publisher>(shared: &Shared<R, L, P>, lease: &Lease) -> Result<Lease> {
+    let rewind = shared.settings.rewind_on_adopt;
+    let Checkpoint::At(sequence) = &lease.checkpoint else { return Ok(lease.clone()) };
+    if !mark::is_rewound(lease, rewind) {
+        return Ok(lease.clone());
+    }
+    let stage = format!("shard {}", lease.shard);
+    let page = heal::heal(&stage, shared.clock, &shared.health, shared.settings.backoff, || async {
+        let iterator = shared.reader.shard_iterator(&lease.shard, &ReadFrom::At(sequence.clone())).await?;
+        shared.reader.get_records(&lease.shard, &iterator).await
+    });
+    let reached = match page.await {
+        // Where it tells no time, the whole shard is read.
+        Ok(page) => page.records.first().and_then(|record| Record::read(record, Order::Compat).ok()?.created_at),
+        // The record is not there any more: what is left is younger.
+        Err(error) if matches!(error.kind(), Kind::TrimmedData | Kind::NotFound) => None,
+        Err(error) => return Err(error),
+    };
+    let start_at = reached.map(|created| created - i64::try_from(rewind.as_millis()).unwrap_or(i64::MAX)).max(lease.start_at);
+    tracing::info!(shard = %lease.shard, checkpoint = %sequence, ?rewind, "adopting the checkpoint of another connector: records before it are published again");
+    Ok(Lease { checkpoint: Checkpoint::TrimHorizon, start_at, ..lease.clone() })
+}
+
 /// Z1: a stop waits for receipts, but not for ever.
-async fn drain_limit<R, L, P>(shared: &Shared<R, L, P>) {
-    shared.stop.cancelled().await;
-    tokio::time::sleep(shared.settings.drain_timeout).await;
+async fn drain_limit(stop: &CancellationToken, limit: Duration) {
+    stop.cancelled().await;
+    tokio::time::sleep(limit).await;
 }

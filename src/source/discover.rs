@@ -227,17 +227,7 @@ pub fn floor_second(millis: i64) -> i64 {
 }
 
 fn unowned(shard: &Shard) -> Lease {
-    Lease {
-        shard: shard.id.clone(),
-        owner: None,
-        counter: 0,
-        checkpoint: Checkpoint::TrimHorizon,
-        owner_switches: 0,
-        parents: shard.parent.iter().cloned().collect(),
-        start_at: None,
-        nonce: None,
-        stream: None,
-    }
+    Lease { parents: shard.parent.iter().cloned().collect(), ..Lease::new(shard.id.clone(), Checkpoint::TrimHorizon) }
 }
 
 /// Whether the shard was opened within the stream's retention: then it cannot have been trimmed. `now`: epoch milliseconds.

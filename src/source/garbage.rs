@@ -55,17 +55,7 @@ mod tests {
 
     fn row(shard: &Shard, ended: bool) -> Lease {
         let checkpoint = if ended { Checkpoint::ShardEnd } else { Checkpoint::TrimHorizon };
-        Lease {
-            shard: shard.id.clone(),
-            owner: None,
-            counter: 0,
-            checkpoint,
-            owner_switches: 0,
-            parents: shard.parent.iter().cloned().collect(),
-            start_at: None,
-            nonce: None,
-            stream: None,
-        }
+        Lease { parents: shard.parent.iter().cloned().collect(), ..Lease::new(shard.id.clone(), checkpoint) }
     }
 
     /// A lineage of four, oldest first, so many hours old.

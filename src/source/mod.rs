@@ -28,9 +28,12 @@ pub mod shard;
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use futures_util::StreamExt;
+use futures_util::future::join_all;
 use metrics::gauge;
-use tokio::task::{JoinError, JoinSet};
+use tokio::{
+    sync::Semaphore,
+    task::{JoinError, JoinSet},
+};
 use tokio_util::sync::CancellationToken;
 
 use self::{
@@ -41,9 +44,9 @@ use self::{
     convert::shape::{Origin, Shape},
     heal::{Trouble, heal},
     lease::{
-        Me,
-        keeper::{Keeper, Taken, Troubles},
-        plan::{self, Sightings},
+        keeper::{Keeper, Taken},
+        plan::{self, AssumeDead, Plan},
+        sightings::Sightings,
     },
     publish::Budget,
 };
@@ -56,8 +59,14 @@ use crate::{
 /// While an audit creates rows one after the other, the table is read again after this pause, and longer the more rows there are.
 const CREATED_PAUSE: Duration = Duration::from_millis(100);
 const ROW_PAUSE: Duration = Duration::from_micros(100);
-/// Leases taken at once.
+/// Leases taken or asked for at once.
 const TAKES_UNDER_WAY: usize = 16;
+/// Shards that end in this time are looked at together: thousands may end in the same minute.
+const COALESCE: Duration = Duration::from_millis(20);
+
+/// Stages of health.
+const TAKE: &str = "take leases";
+const LIMIT: &str = "lease limit";
 
 /// Where reading starts for shards that have no lease yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,6 +94,12 @@ pub struct Settings {
     pub max_in_flight: usize,
     /// A lease that was not written for so long belongs to nobody. 10 s while Java workers share the table.
     pub failover: Duration,
+    /// This worker holds no more leases.
+    pub max_leases: usize,
+    /// Whose rows are taken at the start without waiting for the failover time.
+    pub assume_dead: AssumeDead,
+    /// How far before a checkpoint of the Java connector reading starts. Zero: at it.
+    pub rewind_on_adopt: Duration,
     /// How long a clean stop may wait for receipts (Z1).
     pub drain_timeout: Duration,
     /// How records become messages. Its origin is set by [`run`], which knows the stream.
@@ -126,16 +141,7 @@ pub async fn run<R: StreamReader, L: LeaseTable, P: Publisher>(
     }
     let nonce = format!("{:016x}", fastrand::u64(..));
     tracing::info!(worker = settings.worker_id, nonce, "the source has started");
-    let keeper = Arc::new(Keeper {
-        table: leases.clone(),
-        me: Me { id: settings.worker_id.clone(), nonce },
-        failover: settings.failover,
-        checkpoint_interval: settings.checkpoint_interval,
-        throttle_delay,
-        clock,
-        health: health.clone(),
-        troubles: Troubles::default(),
-    });
+    let keeper = Arc::new(Keeper::new(leases.clone(), &settings, nonce, clock, health.clone()));
     let catalog = Catalog::new(reader.clone(), leases, (settings.start, settings.started_at), clock, health.clone());
     let budget = Budget::new(settings.max_in_flight);
     // A child: an error here stops the shards, and not whoever else listens to the host's token.
@@ -147,9 +153,14 @@ pub async fn run<R: StreamReader, L: LeaseTable, P: Publisher>(
         seen: Sightings::default(),
         held: BTreeSet::new(),
         tasks: JoinSet::new(),
-        next_scan: Moment::ZERO,
-        last_scan: Moment::ZERO,
-        untaken: false,
+        next_look: Some(Moment::ZERO),
+        last_look: Moment::ZERO,
+        look_again: false,
+        act_at: None,
+        acting: 0,
+        act_failure: None,
+        takes: Arc::new(Semaphore::new(TAKES_UNDER_WAY)),
+        may_steal: false,
         audits: Audits::new(),
         scanning: Trouble::default(),
     };
@@ -158,9 +169,20 @@ pub async fn run<R: StreamReader, L: LeaseTable, P: Publisher>(
 }
 
 /// What a task of the worker has come to.
-enum Done {
+enum Done<L> {
     Shard(ShardId, Result<Outcome>),
     Audit(Result<Audit>),
+    /// The rows of the lease table, and when reading them began. `None` when the worker stops.
+    Look(Moment, Option<Result<Vec<Lease>>>),
+    Acted(Act<L>),
+}
+
+/// One lease that was to be taken or asked for.
+enum Act<L> {
+    Take(ShardId, Result<Taken<L>>),
+    Ask(ShardId, Result<Option<Lease>>),
+    /// The worker stops.
+    Left,
 }
 
 struct Worker<R, L, P> {
@@ -169,11 +191,20 @@ struct Worker<R, L, P> {
     seen: Sightings,
     /// The shards that have a task here: exactly those whose leases this worker holds.
     held: BTreeSet<ShardId>,
-    tasks: JoinSet<Done>,
-    next_scan: Moment,
-    last_scan: Moment,
-    /// Rows were seen that may be taken now.
-    untaken: bool,
+    tasks: JoinSet<Done<L>>,
+    /// When the lease table is read; `None` while it is being read.
+    next_look: Option<Moment>,
+    last_look: Moment,
+    /// Once more right after that.
+    look_again: bool,
+    /// When to plan, and to do what the plan says.
+    act_at: Option<Moment>,
+    /// Leases being taken or asked for, for which a new plan waits.
+    acting: usize,
+    act_failure: Option<Error>,
+    takes: Arc<Semaphore>,
+    /// The table was read since leases were taken from others: it happens once for each look.
+    may_steal: bool,
     audits: Audits,
     scanning: Trouble,
 }
@@ -183,28 +214,36 @@ impl<R: StreamReader, L: LeaseTable, P: Publisher> Worker<R, L, P> {
     async fn run(&mut self) -> Result<()> {
         let shared = self.shared.clone();
         loop {
-            let wake = self.audits.wake().map_or(self.next_scan, |audit| audit.min(self.next_scan));
+            let act_at = self.act_at.filter(|_| self.acting == 0);
+            // Whether the audit is this worker's is seen in the rows.
+            let audit_at = self.audits.wake().filter(|_| self.seen.looked());
+            let wake = [self.next_look, audit_at, act_at].into_iter().flatten().min();
             tokio::select! {
                 biased;
                 () = shared.stop.cancelled() => return Ok(()),
                 Some(done) = self.tasks.join_next() => self.done(done)?,
-                () = std::future::ready(()), if self.untaken => self.take().await?,
-                () = shared.catalog.created() => self.next_scan = self.next_scan.min(self.last_scan + CREATED_PAUSE + ROW_PAUSE * self.seen.len()),
-                () = shared.clock.sleep_until(wake) => {
-                    if self.next_scan <= shared.clock.now() {
-                        self.scan().await?;
-                    }
+                () = shared.catalog.created() => self.look_by(self.last_look + CREATED_PAUSE + ROW_PAUSE * self.seen.len()),
+                () = shared.clock.sleep_until(wake.unwrap_or(Moment::MAX)), if wake.is_some() => {
                     let now = shared.clock.now();
-                    let responsible = plan::is_auditor(&self.seen, &self.keeper.me, now, self.keeper.failover);
-                    if let Some(scope) = self.audits.begin(now, responsible) {
-                        self.audit(scope);
+                    if self.next_look.is_some_and(|due| due <= now) {
+                        self.look();
+                    }
+                    if act_at.is_some_and(|due| due <= now) {
+                        self.act();
+                    }
+                    if audit_at.is_some_and(|due| due <= now) {
+                        let policy = &self.keeper.policy;
+                        let responsible = plan::is_auditor(&self.seen, &policy.me, now, policy.failover);
+                        if let Some(scope) = self.audits.begin(now, responsible) {
+                            self.audit(scope);
+                        }
                     }
                 }
             }
         }
     }
 
-    fn done(&mut self, done: Result<Done, JoinError>) -> Result<()> {
+    fn done(&mut self, done: Result<Done<L>, JoinError>) -> Result<()> {
         let now = self.shared.clock.now();
         match done {
             Ok(Done::Shard(shard, result)) => {
@@ -219,19 +258,23 @@ impl<R: StreamReader, L: LeaseTable, P: Publisher> Worker<R, L, P> {
                         // They are taken without reading the table, since thousands of shards may end in the same minute: of their parent
                         // all is known.
                         for child in children {
-                            if self.seen.row(&child.shard).is_none() {
-                                self.seen.saw(child, now);
+                            if !self.seen.made(child, now) {
+                                self.look_by(now + COALESCE);
                             }
                         }
-                        self.untaken = true;
                     }
+                    // Who has it now is seen at the next look.
                     Outcome::Lost(lease) => {
                         self.seen.saw(lease, now);
-                        self.next_scan = now;
+                        self.look_by(now + COALESCE);
                     }
-                    Outcome::Released => self.next_scan = now,
+                    Outcome::GivenUp(lease) => self.seen.saw(lease, now),
                 }
+                self.act_by(now + COALESCE);
             }
+            Ok(Done::Look(began, Some(rows))) => return self.looked(began, rows),
+            Ok(Done::Look(_, None)) => {}
+            Ok(Done::Acted(act)) => return self.acted(act),
             Ok(Done::Audit(result)) => {
                 self.audits.done(&result?, now);
             }
@@ -251,87 +294,142 @@ impl<R: StreamReader, L: LeaseTable, P: Publisher> Worker<R, L, P> {
         }));
     }
 
-    /// Looks at the lease table, and takes what may be taken.
-    async fn scan(&mut self) -> Result<()> {
-        self.last_scan = self.shared.clock.now();
+    /// Reads the lease table.
+    fn look(&mut self) {
+        (self.next_look, self.last_look) = (None, self.shared.clock.now());
         let shared = self.shared.clone();
-        let rows = tokio::select! {
-            biased;
-            () = shared.stop.cancelled() => return Ok(()),
-            rows = heal::within(heal::CALL_LIMIT, "list the leases", self.keeper.table.list()) => rows,
-        };
-        match rows {
-            Ok(rows) => {
-                self.seen.listed(rows, shared.clock.now());
-                self.keeper.forget(|shard| self.seen.row(shard));
-                self.report();
-            }
-            Err(error) => return self.scan_failed(error),
-        }
-        let pause =
-            if plan::others_work(&self.seen, |shard| self.held.contains(shard)) { self.keeper.failover / 5 } else { self.keeper.failover };
-        self.next_scan = shared.clock.now() + pause;
-        self.take().await
+        let (keeper, began) = (self.keeper.clone(), shared.clock.now());
+        self.tasks.spawn(shared.clock.run(async move {
+            let rows = heal::within(heal::CALL_LIMIT, "list the leases", keeper.table.list());
+            Done::Look(began, shared.stop.run_until_cancelled(rows).await)
+        }));
     }
 
-    /// Takes what may be taken of the rows that were seen.
-    async fn take(&mut self) -> Result<()> {
-        self.untaken = false;
-        let (shared, keeper) = (self.shared.clone(), self.keeper.clone());
-        let wanted = plan::to_take(&self.seen, &keeper.me, |shard| self.held.contains(shard), shared.clock.now(), keeper.failover);
-        let mut takes = futures_util::stream::iter(wanted)
-            .map(|lease| {
-                let keeper = &keeper;
-                // A row of the Java connector learns whose shard it is.
-                let lease = Lease { stream: lease.stream.or_else(|| Some(shared.reader.arn().clone())), ..lease };
-                async move { (keeper.take(&lease).await, lease) }
-            })
-            .buffer_unordered(TAKES_UNDER_WAY);
-        let mut failure = None;
-        while let Some((taken, lease)) = takes.next().await {
-            match taken {
-                // It is kept from now on, however long the others take.
-                Ok(Taken::Held(tenure)) => {
-                    let (shared, shard) = (self.shared.clone(), tenure.lease().shard.clone());
-                    self.seen.saw(tenure.lease().clone(), shared.clock.now());
-                    self.held.insert(shard.clone());
-                    self.tasks.spawn(shared.clock.run(async move { Done::Shard(shard, consume::consume(&shared, tenure).await) }));
-                }
-                Ok(Taken::Refused(Some(row))) => self.seen.saw(row, shared.clock.now()),
-                Ok(Taken::Refused(None)) => self.seen.gone(&lease.shard),
-                Err(error) => failure = Some(error),
+    fn look_by(&mut self, moment: Moment) {
+        self.next_look = self.next_look.map(|due| due.min(moment));
+        // The one that is under way may have begun too early.
+        self.look_again |= self.next_look.is_none();
+    }
+
+    fn looked(&mut self, began: Moment, rows: Result<Vec<Lease>>) -> Result<()> {
+        let now = self.shared.clock.now();
+        match rows {
+            Ok(rows) => {
+                self.seen.listed(rows, began, now);
+                self.keeper.forget(|shard| self.seen.row(shard));
             }
+            Err(error) => return self.failed(error),
         }
-        gauge!(names::SOURCE_LEASES_HELD).set(self.held.len() as f64);
-        match failure {
-            Some(error) => self.scan_failed(error),
+        self.report();
+        let pause = plan::pause(&self.seen, |shard| self.held.contains(shard), now, self.keeper.policy.failover);
+        // Not all workers at the same moments.
+        let pause = if std::mem::take(&mut self.look_again) { COALESCE } else { pause.mul_f64(0.9 + 0.1 * fastrand::f64()) };
+        self.next_look = Some(now + pause);
+        self.may_steal = true;
+        self.act_by(now);
+        Ok(())
+    }
+
+    fn act_by(&mut self, moment: Moment) {
+        self.act_at = Some(self.act_at.map_or(moment, |earlier| earlier.min(moment)));
+    }
+
+    /// Does what the plan says.
+    fn act(&mut self) {
+        let shared = self.shared.clone();
+        let now = shared.clock.now();
+        let Plan { take, more, ask, steal, unread, wake } =
+            plan::plan(&self.seen, &self.keeper.policy, |shard| self.held.contains(shard), now);
+        self.act_at = if more { Some(now) } else { wake };
+        if unread > 0 {
+            let max = self.keeper.policy.max_leases;
+            shared.health.red(LIMIT, format!("{unread} shards are read by nobody, and this worker holds the {max} leases that maxLeasesForWorker allows: raise it, or start another worker"));
+        } else {
+            shared.health.green(LIMIT);
+        }
+        let steal = if std::mem::take(&mut self.may_steal) { steal } else { Vec::new() };
+        if take.is_empty() && ask.is_empty() && steal.is_empty() {
+            self.healed();
+            return;
+        }
+        for lease in &steal {
+            tracing::info!(shard = %lease.shard, owner = ?lease.owner, "taking over, to share the leases fairly");
+        }
+        let takes = take.into_iter().chain(steal).map(|lease| (lease, false));
+        for (lease, is_asked) in takes.chain(ask.into_iter().map(|lease| (lease, true))) {
+            // A row of the Java connector learns whose shard it is.
+            let lease = Lease { stream: lease.stream.or_else(|| Some(shared.reader.arn().clone())), ..lease };
+            let (keeper, takes, stop) = (self.keeper.clone(), self.takes.clone(), shared.stop.clone());
+            self.acting += 1;
+            self.tasks.spawn(shared.clock.run(async move {
+                let _turn = takes.acquire().await;
+                // Not given up half way: a lease that was taken for nobody would stay away for the failover time.
+                Done::Acted(match is_asked {
+                    _ if stop.is_cancelled() => Act::Left,
+                    false => Act::Take(lease.shard.clone(), keeper.take(&lease).await),
+                    true => Act::Ask(lease.shard.clone(), keeper.ask(&lease).await),
+                })
+            }));
+        }
+    }
+
+    fn acted(&mut self, act: Act<L>) -> Result<()> {
+        let now = self.shared.clock.now();
+        self.acting -= 1;
+        match act {
+            // It is kept from now on, however long the others take.
+            Act::Take(shard, Ok(Taken::Held(tenure))) => {
+                self.seen.saw(tenure.lease().clone(), now);
+                self.held.insert(shard.clone());
+                gauge!(names::SOURCE_LEASES_HELD).set(self.held.len() as f64);
+                let shared = self.shared.clone();
+                self.tasks.spawn(shared.clock.run(async move { Done::Shard(shard, consume::consume(&shared, tenure).await) }));
+            }
+            Act::Take(_, Ok(Taken::Refused(Some(row)))) | Act::Ask(_, Ok(Some(row))) => self.seen.saw(row, now),
+            Act::Take(shard, Ok(Taken::Refused(None))) | Act::Ask(shard, Ok(None)) => self.seen.gone(&shard),
+            Act::Take(_, Err(error)) | Act::Ask(_, Err(error)) => self.act_failure = Some(error),
+            Act::Left => {}
+        }
+        if self.acting > 0 {
+            return Ok(());
+        }
+        match self.act_failure.take() {
+            Some(error) => self.failed(error),
             None => {
-                if self.scanning.healed() {
-                    shared.health.green("take leases");
-                }
+                self.healed();
+                // What was refused may make another plan.
+                self.act_by(now + COALESCE);
                 Ok(())
             }
         }
     }
 
+    fn healed(&mut self) {
+        if self.scanning.healed() {
+            self.shared.health.green(TAKE);
+        }
+    }
+
     /// What the lease table looks like from here.
     fn report(&self) {
-        let census = plan::census(&self.seen, self.shared.clock.now(), self.keeper.failover);
+        let census = plan::census(&self.seen, self.shared.clock.now(), self.keeper.policy.failover);
         gauge!(names::SOURCE_LEASES).set(census.leases as f64);
         gauge!(names::SOURCE_LEASES_FREE).set(census.free as f64);
         gauge!(names::SOURCE_WORKERS).set(census.workers as f64);
     }
 
-    fn scan_failed(&mut self, error: Error) -> Result<()> {
+    /// The table is read again after a pause, and then planned anew.
+    fn failed(&mut self, error: Error) -> Result<()> {
         heal::count("leases", &error);
         if error.retry() == Retry::Never {
             return Err(error);
         }
         let now = self.shared.clock.now();
-        self.next_scan = now + self.scanning.failed(&error, self.keeper.throttle_delay, now, fastrand::f64());
+        self.next_look = Some(now + self.scanning.failed(&error, self.keeper.throttle_delay, now, fastrand::f64()));
+        self.act_at = None;
         tracing::warn!(%error, "leases were not taken; it is tried again");
         if self.scanning.is_serious(&error, now) {
-            self.shared.health.red("take leases", &error);
+            self.shared.health.red(TAKE, &error);
         }
         Ok(())
     }
@@ -348,7 +446,14 @@ impl<R: StreamReader, L: LeaseTable, P: Publisher> Worker<R, L, P> {
                 result = result.and(Err(error));
             }
         }
-        self.shared.health.green("take leases");
+        let me = &self.keeper.policy.me;
+        let half_way: Vec<_> = self.seen.rows().filter(|row| row.wanted_by.as_ref() == Some(me) || me.owns(row)).collect();
+        for (lease, left) in half_way.iter().zip(join_all(half_way.iter().map(|lease| self.keeper.leave(lease))).await) {
+            if let Err(error) = left {
+                tracing::warn!(shard = %lease.shard, %error, "the lease is free after the failover time");
+            }
+        }
+        self.shared.health.green(TAKE);
         tracing::info!("the source has stopped");
         result
     }

@@ -22,7 +22,7 @@ use crate::{
         names,
         shards::{self, Meter},
     },
-    ports::{Checkpoint, OutboundMessage, Publisher, Receipt, SequenceNumber, ShardId},
+    ports::{Mark, OutboundMessage, Publisher, Receipt, SequenceNumber, ShardId},
 };
 
 /// Text of records that is read, converted or on its way, over all shards.
@@ -63,8 +63,8 @@ pub struct Progress {
 }
 
 impl Progress {
-    pub fn new(written: Checkpoint, meter: Meter) -> Self {
-        Self { tracker: Mutex::new(Tracker::new(written)), changed: Notify::new(), meter }
+    pub fn new(tracker: Tracker, meter: Meter) -> Self {
+        Self { tracker: Mutex::new(tracker), changed: Notify::new(), meter }
     }
 
     pub fn meter(&self) -> &Meter {
@@ -83,13 +83,13 @@ impl Progress {
         self.changed.notify_one();
     }
 
-    pub fn due(&self) -> Option<Checkpoint> {
+    pub fn due(&self) -> Option<Mark> {
         self.lock().due()
     }
 
-    pub fn wrote(&self, checkpoint: &Checkpoint) {
+    pub fn wrote(&self, mark: &Mark) {
         let mut tracker = self.lock();
-        tracker.wrote(checkpoint);
+        tracker.wrote(mark);
         self.meter.checkpointed(tracker.due().is_some());
     }
 
@@ -253,7 +253,7 @@ fn closed() -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::clock::Clock;
+    use crate::{ports::Checkpoint, source::clock::Clock};
 
     /// Stores everything at once.
     #[derive(Debug, Clone, Default)]
@@ -268,6 +268,11 @@ mod tests {
         }
     }
 
+    fn progress() -> Arc<Progress> {
+        let begin = Mark { epoch: 1, ordinal: 0, checkpoint: Checkpoint::TrimHorizon };
+        Arc::new(Progress::new(Tracker::new(begin), Meter::detached()))
+    }
+
     fn message() -> OutboundMessage {
         OutboundMessage { payload: b"{}".to_vec(), ..OutboundMessage::default() }
     }
@@ -278,8 +283,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn l2_nothing_is_published_after_the_lease_has_run_out() {
-        let (topic, budget, progress) =
-            (Topic::default(), Budget::new(10), Arc::new(Progress::new(Checkpoint::TrimHorizon, Meter::detached())));
+        let (topic, budget, progress) = (Topic::default(), Budget::new(10), progress());
         let holding = Holding::until_moment(Clock::start(), Duration::from_secs(8));
         let (window, receipts) = window(&ShardId::new("shard"), topic.clone(), &budget, 10, holding, &progress, &Health::default());
         let mut room = budget.page().await.expect("room");
@@ -289,14 +293,15 @@ mod tests {
         assert_eq!(window.send(message(), source(2, 2), &mut room).await.expect_err("too late").kind(), Kind::LeaseLost);
         drop(window);
         receipts.settle().await.expect("settled");
-        assert_eq!(progress.due(), Some(Checkpoint::At(source(1, 2).sequence)));
+        let stored = Checkpoint::At(source(1, 2).sequence);
+        assert_eq!(progress.due(), Some(Mark { epoch: 1, ordinal: 1, checkpoint: stored }));
         let published = topic.0.lock().expect("not poisoned");
         assert_eq!(*published, [message()]);
     }
 
     #[tokio::test(start_paused = true)]
     async fn m1_what_a_record_takes_is_free_once_it_is_stored() {
-        let (budget, progress) = (Budget::new(2), Arc::new(Progress::new(Checkpoint::TrimHorizon, Meter::detached())));
+        let (budget, progress) = (Budget::new(2), progress());
         let holding = Holding::until_moment(Clock::start(), Duration::MAX / 2);
         let (window, receipts) = window(&ShardId::new("shard"), Topic::default(), &budget, 2, holding, &progress, &Health::default());
         let mut room = budget.page().await.expect("room");

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use aws_sdk_dynamodb::{Client, types::AttributeValue};
 use pulsar_io_dynamodb::{
     dynamodb::lease_table::LeaseTable,
-    ports::{Checkpoint, Claim, Lease, LeaseTable as _, SequenceNumber, ShardId, StreamArn},
+    ports::{Checkpoint, Claim, Holder, Lease, LeaseTable as _, Mark, SequenceNumber, ShardId, StreamArn},
     source::checkpoint::is_ahead,
 };
 use serde_json::{Value, json};
@@ -86,6 +86,8 @@ fn new_lease(checkpoint: Checkpoint) -> Lease {
         parents: vec![ShardId::new(PARENT)],
         start_at: Some(1_700_000_000_123),
         nonce: None,
+        wanted_by: None,
+        mark: None,
         stream: Some(StreamArn::new("arn:aws:dynamodb:us-east-1:000000000000:table/orders/stream/2026-11-21T08:00:00.000")),
     }
 }
@@ -95,6 +97,10 @@ fn held(claim: Claim) -> Lease {
         Claim::Held(lease) => lease,
         lost => panic!("{lost:?}"),
     }
+}
+
+fn mark(checkpoint: Checkpoint) -> Mark {
+    Mark { epoch: 1_700_000_000_000, ordinal: 7, checkpoint }
 }
 
 fn at(text: &str) -> Checkpoint {
@@ -126,24 +132,31 @@ fn every_checkpoint() -> Vec<Checkpoint> {
 async fn l3_java_reads_every_row_that_we_write() {
     let Some(mut shared) = Shared::new("rows of ours").await else { return };
     shared.refuses("create-table");
+    let third = Holder { id: "tenant/ns/name-1".into(), nonce: "3".into() };
     for checkpoint in every_checkpoint() {
         let lease = new_lease(checkpoint);
         assert!(shared.ours.create(&lease).await.expect("a call"));
-        for step in ["create", "take", "renew", "take from another", "checkpoint", "end", "release"] {
+        for step in ["create", "take", "renew", "take from another", "checkpoint", "ask", "hand over", "end", "release"] {
             let row = shared.row().await;
             let next = match step {
                 "create" => row,
                 "take" => held(shared.ours.take(&row, "tenant/ns/name-0", "nonce").await.expect("a call")),
                 "take from another" => held(shared.ours.take(&row, "host:5d4c", "nonce 2").await.expect("a call")),
                 "renew" => held(shared.ours.renew(&row).await.expect("a call")),
-                "checkpoint" => held(shared.ours.checkpoint(&row, &at(NUMBERS[1])).await.expect("a call")),
-                "end" => held(shared.ours.checkpoint(&row, &Checkpoint::ShardEnd).await.expect("a call")),
+                "checkpoint" => held(shared.ours.checkpoint(&row, &mark(at(NUMBERS[1]))).await.expect("a call")),
+                "ask" => held(shared.ours.ask(&row, &third).await.expect("a call")),
+                "hand over" => held(shared.ours.hand_over(&row, &third).await.expect("a call")),
+                "end" => held(shared.ours.checkpoint(&row, &mark(Checkpoint::ShardEnd)).await.expect("a call")),
                 _ => held(shared.ours.release(&row).await.expect("a call")),
             };
             assert_eq!(shared.seen_by_java(), shown(&next), "{step}");
             let mut attributes = shared.attributes().await;
             assert!(attributes.remove("startAtMillis") && attributes.remove("streamArn"), "{step}: ours are kept");
             assert_eq!(attributes.remove("ownerNonce"), next.nonce.is_some(), "{step}");
+            assert_eq!(attributes.remove("handoverTo"), next.wanted_by.is_some(), "{step}");
+            for name in ["recordEpoch", "recordOrdinal", "recordCheckpoint"] {
+                assert_eq!(attributes.remove(name), next.mark.is_some(), "{name}: {step}");
+            }
             let rewritten = shared.java.ask(&format!("rewrite {SHARD}"));
             let rewritten: BTreeSet<String> = rewritten.as_object().expect("a row").keys().cloned().collect();
             assert_eq!(attributes, rewritten, "{step}: Java's attributes and no others");
@@ -202,13 +215,23 @@ async fn l1_a_lease_is_created_once_whoever_comes_first() {
 async fn l3_unknown_attributes_and_ours_survive_every_update_of_java() {
     let Some(mut shared) = Shared::new("unknown attributes").await else { return };
     assert!(shared.ours.create(&new_lease(Checkpoint::Latest)).await.expect("a call"));
-    held(shared.ours.take(&new_lease(Checkpoint::Latest), "me", "nonce").await.expect("a call"));
+    let marked = Lease { mark: Some(mark(Checkpoint::Latest)), ..new_lease(Checkpoint::Latest) };
+    held(shared.ours.take(&marked, "me", "nonce").await.expect("a call"));
     shared.add_unknown().await;
     shared.seen_by_java();
     for command in ["take KEY java", "renew KEY", "prepare KEY 7", "checkpoint KEY 8", "checkpoint KEY SHARD_END", "evict KEY"] {
         shared.does(&command.replace("KEY", SHARD));
         let attributes = shared.attributes().await;
-        for name in ["startAtMillis", "streamArn", "ownerNonce", "childShardIds", "throughputKBps"] {
+        for name in [
+            "startAtMillis",
+            "streamArn",
+            "ownerNonce",
+            "recordEpoch",
+            "recordOrdinal",
+            "recordCheckpoint",
+            "childShardIds",
+            "throughputKBps",
+        ] {
             assert!(attributes.contains(name), "{name} after {command}: {attributes:?}");
         }
     }
@@ -231,8 +254,8 @@ async fn l1_ours_fails_when_java_has_written() {
             shared.ours.take(&before, "me", "nonce 2").await,
             shared.ours.take(&mine, "me", "nonce 2").await,
             shared.ours.renew(&mine).await,
-            shared.ours.checkpoint(&mine, &at("9")).await,
-            shared.ours.checkpoint(&mine, &Checkpoint::ShardEnd).await,
+            shared.ours.checkpoint(&mine, &mark(at("9"))).await,
+            shared.ours.checkpoint(&mine, &mark(Checkpoint::ShardEnd)).await,
             shared.ours.release(&mine).await,
         ] {
             assert_eq!(attempt.expect("an answer"), Claim::Lost(Some(current.clone())), "after {command}");
@@ -245,7 +268,7 @@ async fn l1_ours_fails_when_java_has_written() {
     shared.does(&format!("delete {SHARD}"));
     assert_eq!(shared.ours.take(&last, "me", "n").await.expect("an answer"), Claim::Lost(None));
     assert_eq!(shared.ours.renew(&last).await.expect("an answer"), Claim::Lost(None));
-    assert_eq!(shared.ours.checkpoint(&last, &at("9")).await.expect("an answer"), Claim::Lost(None));
+    assert_eq!(shared.ours.checkpoint(&last, &mark(at("9"))).await.expect("an answer"), Claim::Lost(None));
     assert_eq!(shared.ours.list().await.expect("rows"), []);
 }
 
@@ -263,8 +286,8 @@ async fn l1_java_fails_when_ours_has_written() {
         let written = match step {
             "take" => taken,
             "renew" => held(shared.ours.renew(&taken).await.expect("a call")),
-            "checkpoint" => held(shared.ours.checkpoint(&taken, &at("9")).await.expect("a call")),
-            "end" => held(shared.ours.checkpoint(&taken, &Checkpoint::ShardEnd).await.expect("a call")),
+            "checkpoint" => held(shared.ours.checkpoint(&taken, &mark(at("9"))).await.expect("a call")),
+            "end" => held(shared.ours.checkpoint(&taken, &mark(Checkpoint::ShardEnd)).await.expect("a call")),
             _ => held(shared.ours.release(&taken).await.expect("a call")),
         };
         for command in ["renew KEY", "take KEY java", "checkpoint KEY 10", "checkpoint KEY SHARD_END", "evict KEY"] {
@@ -289,7 +312,7 @@ async fn l1_an_eviction_by_java_with_an_old_counter_is_a_lost_lease() {
     let free = shared.row().await;
     assert_eq!((free.counter, &free.owner), (2, &None), "the counter went back from 4");
     assert_eq!(shared.ours.renew(&mine).await.expect("an answer"), Claim::Lost(Some(free.clone())));
-    assert_eq!(shared.ours.checkpoint(&mine, &at("9")).await.expect("an answer"), Claim::Lost(Some(free.clone())));
+    assert_eq!(shared.ours.checkpoint(&mine, &mark(at("9"))).await.expect("an answer"), Claim::Lost(Some(free.clone())));
     assert_eq!(held(shared.ours.take(&free, "me", "nonce").await.expect("a call")).counter, 3);
     // Not evicted when the owner is another than Java saw.
     shared.seen_by_java();

@@ -6,7 +6,7 @@ use aws_sdk_dynamodb::{Client, types::AttributeValue};
 use pulsar_io_dynamodb::{
     dynamodb::lease_table::LeaseTable,
     error::Kind,
-    ports::{Checkpoint, Claim, Lease, LeaseTable as _, SequenceNumber, ShardId, StreamArn},
+    ports::{Checkpoint, Claim, Lease, LeaseTable as _, Mark, SequenceNumber, ShardId, StreamArn},
 };
 
 use super::item_table::{client, create};
@@ -30,6 +30,8 @@ fn new_lease() -> Lease {
         parents: vec![ShardId::new("shardId-00000001690000000000-0a1b2c3d")],
         start_at: Some(1_700_000_000_123),
         nonce: None,
+        wanted_by: None,
+        mark: None,
         stream: None,
     }
 }
@@ -39,6 +41,10 @@ fn held(claim: Claim) -> Lease {
         Claim::Held(lease) => lease,
         lost => panic!("{lost:?}"),
     }
+}
+
+fn mark(checkpoint: Checkpoint) -> Mark {
+    Mark { epoch: 1_700_000_000_000, ordinal: 7, checkpoint }
 }
 
 fn at(text: &str) -> Checkpoint {
@@ -68,7 +74,7 @@ async fn l3_a_lease_lives_in_kcls_attributes_and_leaves_unknown_ones_alone() {
     let mine = held(table.renew(&mine).await.expect("a call"));
     let theirs = held(table.take(&mine, "other", "n2").await.expect("a call"));
     assert_eq!((theirs.counter, theirs.owner_switches), (3, 1), "taken from another owner");
-    let theirs = held(table.checkpoint(&theirs, &at("000000000000000000855")).await.expect("a call"));
+    let theirs = held(table.checkpoint(&theirs, &mark(at("000000000000000000855"))).await.expect("a call"));
     assert_eq!((theirs.counter, theirs.owner_switches), (4, 0));
 
     let s = |text: &str| AttributeValue::S(text.into());
@@ -83,11 +89,14 @@ async fn l3_a_lease_lives_in_kcls_attributes_and_leaves_unknown_ones_alone() {
         ("parentShardId".into(), AttributeValue::Ss(vec![new_lease().parents[0].to_string()])),
         ("childShardIds".into(), AttributeValue::Ss(vec!["a".into()])),
         ("startAtMillis".into(), n("1700000000123")),
-        ("ownerNonce".into(), s("n2")),
+        ("ownerNonce".into(), s("n2@other")),
+        ("recordEpoch".into(), n("1700000000000")),
+        ("recordOrdinal".into(), n("7")),
+        ("recordCheckpoint".into(), s("000000000000000000855")),
     ]);
     assert_eq!(row(&client, &name).await, expected);
 
-    let ended = held(table.checkpoint(&theirs, &Checkpoint::ShardEnd).await.expect("a call"));
+    let ended = held(table.checkpoint(&theirs, &mark(Checkpoint::ShardEnd)).await.expect("a call"));
     let free = held(table.release(&ended).await.expect("a call"));
     assert_eq!((free.owner, free.nonce, free.counter), (None, None, 6));
     assert!(!row(&client, &name).await.contains_key("leaseOwner"), "absent, never empty");
@@ -103,8 +112,8 @@ async fn l1_whoever_saw_an_old_row_writes_nothing() {
     for attempt in [
         table.take(&new_lease(), "me", "nonce").await,
         table.renew(&mine).await,
-        table.checkpoint(&mine, &at("5")).await,
-        table.checkpoint(&mine, &Checkpoint::ShardEnd).await,
+        table.checkpoint(&mine, &mark(at("5"))).await,
+        table.checkpoint(&mine, &mark(Checkpoint::ShardEnd)).await,
         table.release(&mine).await,
         // The same counter, but not the owner that was seen.
         table.renew(&Lease { owner: Some("me".into()), ..current.clone() }).await,
@@ -128,9 +137,9 @@ async fn l1_a_write_that_had_landed_is_found_and_no_other_is() {
     assert_eq!(table.take(&new_lease(), "me", "twin").await.expect("a call"), Claim::Lost(Some(first.clone())), "a twin of the same name");
     let renewed = held(table.renew(&first).await.expect("a call"));
     assert_eq!(table.renew(&first).await.expect("a call"), Claim::Landed(renewed.clone()));
-    let written = held(table.checkpoint(&renewed, &at("5")).await.expect("a call"));
-    assert_eq!(table.checkpoint(&renewed, &at("5")).await.expect("a call"), Claim::Landed(written.clone()));
-    assert_eq!(table.checkpoint(&renewed, &at("6")).await.expect("a call"), Claim::Lost(Some(written.clone())));
+    let written = held(table.checkpoint(&renewed, &mark(at("5"))).await.expect("a call"));
+    assert_eq!(table.checkpoint(&renewed, &mark(at("5"))).await.expect("a call"), Claim::Landed(written.clone()));
+    assert_eq!(table.checkpoint(&renewed, &mark(at("6"))).await.expect("a call"), Claim::Lost(Some(written.clone())));
     let free = held(table.release(&written).await.expect("a call"));
     assert_eq!(table.release(&written).await.expect("a call"), Claim::Landed(free));
 }
@@ -167,7 +176,7 @@ async fn a_row_is_deleted_as_it_was_seen_or_not_at_all() {
     table.create(&new_lease()).await.expect("a call");
     let taken = held(table.take(&Lease { stream: Some(stream.clone()), ..new_lease() }, "me", "nonce").await.expect("a call"));
     assert_eq!(taken.stream, Some(stream), "a row without stream learns it");
-    let ended = held(table.checkpoint(&taken, &Checkpoint::ShardEnd).await.expect("a call"));
+    let ended = held(table.checkpoint(&taken, &mark(Checkpoint::ShardEnd)).await.expect("a call"));
     for seen in [taken, Lease { checkpoint: at("5"), ..ended.clone() }] {
         assert!(!table.delete(&seen).await.expect("an answer"), "{seen:?}");
     }

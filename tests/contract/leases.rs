@@ -63,6 +63,8 @@ impl Scene {
             parents: Vec::new(),
             start_at: None,
             nonce: None,
+            wanted_by: None,
+            mark: None,
             stream: None,
         }
     }

@@ -1,6 +1,7 @@
 //! The source over fakes.
 
 mod faults;
+mod fleet;
 mod health;
 mod messages;
 mod metrics;

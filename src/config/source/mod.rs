@@ -13,12 +13,13 @@ use super::{
     ProcessingGuarantees,
     alias::Aliases,
     aws::AwsKeys,
+    lease::LeaseKeys,
     load::{self, Document},
     validate::{Problems, full_topic_name},
     worker_id,
 };
 use crate::{
-    dynamodb::client,
+    dynamodb::{client, lease_table::Billing},
     error::Result,
     metrics::kcl,
     source::{Settings, StartPosition, clock},
@@ -113,6 +114,8 @@ pub struct SourceKeys {
     pub receive_queue_size: u64,
     #[serde(flatten)]
     pub messages: MessageKeys,
+    #[serde(flatten)]
+    pub leases: LeaseKeys,
 }
 
 /// The Java connector's defaults.
@@ -134,6 +137,7 @@ impl Default for SourceKeys {
             num_retries: 3,
             receive_queue_size: 1_000,
             messages: MessageKeys::default(),
+            leases: LeaseKeys::default(),
         }
     }
 }
@@ -147,14 +151,13 @@ pub struct Source {
     /// A stream ARN, a table ARN, or `table:NAME`.
     pub stream: String,
     pub lease_table: String,
+    pub billing: Billing,
     pub streams_endpoint: Option<String>,
     pub dynamodb_endpoint: Option<String>,
     /// `None`: nothing goes to CloudWatch.
     pub cloudwatch: Option<kcl::Settings>,
 }
 
-/// KCL's `failoverTimeMillis` in the Java connector: the same while both share a table.
-const FAILOVER: Duration = Duration::from_secs(10);
 /// A container is killed after 30 s in Kubernetes, after 10 s by Pulsar's process runtime.
 pub(super) const DRAIN_TIMEOUT: Duration = Duration::from_secs(8);
 
@@ -188,6 +191,7 @@ pub fn check(document: &Document, environment: &BTreeMap<String, String>) -> Res
     let shape = keys.messages.shape(&mut problems);
     let mut aws = keys.aws.settings(&mut problems);
     aws.region = region(aws.region, &stream, not_blank(keys.aws_endpoint.clone()).is_some(), &mut problems);
+    let leases = keys.leases.settings(&mut problems);
     problems.into_result(&document.name)?;
 
     let tenant = fields.tenant.unwrap_or_else(|| "public".into());
@@ -200,7 +204,10 @@ pub fn check(document: &Document, environment: &BTreeMap<String, String>) -> Res
             checkpoint_interval: Duration::from_millis(keys.checkpoint_interval),
             backoff: Duration::from_millis(keys.backoff_time),
             max_in_flight: usize::try_from(keys.receive_queue_size).unwrap_or(usize::MAX),
-            failover: FAILOVER,
+            failover: leases.failover,
+            max_leases: leases.max_leases,
+            assume_dead: leases.assume_dead,
+            rewind_on_adopt: leases.rewind_on_adopt,
             drain_timeout: DRAIN_TIMEOUT,
             shape,
         },
@@ -208,6 +215,7 @@ pub fn check(document: &Document, environment: &BTreeMap<String, String>) -> Res
         topic,
         stream,
         lease_table: keys.application_name,
+        billing: leases.billing,
         streams_endpoint: not_blank(keys.aws_endpoint),
         dynamodb_endpoint: not_blank(keys.dynamo_endpoint),
         cloudwatch,

@@ -10,13 +10,15 @@ use std::{
 };
 
 use metrics::counter;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::Me;
+use super::{mark, plan::Policy};
 use crate::{
     error::{Error, Kind, Result, Retry},
     metrics::{health::Health, names},
-    ports::{Checkpoint, Claim, Lease, LeaseTable, Moment, ShardId},
+    ports::{Checkpoint, Claim, Holder, Lease, LeaseTable, Mark, Moment, ShardId},
     source::{
+        Settings,
         checkpoint::is_ahead,
         clock::Clock,
         heal::{self, Trouble},
@@ -27,17 +29,22 @@ use crate::{
 /// A holder stops so long before anybody else may take its lease (L2): room for a write under way and for clocks of unequal speed.
 const MARGIN: Duration = Duration::from_secs(2);
 
+/// Writes of leases under way at once, over all leases of a worker. Ten thousand leases make 3,000 renewals a second: 64 are enough while a
+/// write takes up to 20 ms, and a table that has become slow is not flooded.
+const WRITES_UNDER_WAY: usize = 64;
+
 /// What all tenures of a worker share.
 #[derive(Debug)]
 pub struct Keeper<L> {
     pub table: Arc<L>,
-    pub me: Me,
-    pub failover: Duration,
-    pub checkpoint_interval: Duration,
+    pub policy: Policy,
     pub throttle_delay: Duration,
-    pub clock: Clock,
-    pub health: Health,
-    pub troubles: Troubles,
+    checkpoint_interval: Duration,
+    rewind_on_adopt: Duration,
+    writes: Semaphore,
+    clock: Clock,
+    health: Health,
+    troubles: Troubles,
 }
 
 /// The rows that cannot be written. They outlive the tenure: a lease that is lost by that and taken again is still in the same trouble (H1).
@@ -92,12 +99,24 @@ pub struct Tenure<L> {
     /// When the last write that succeeded was sent.
     confirmed: Moment,
     checkpointed: Moment,
+    /// The note in the row was told to whoever keeps it.
+    told: bool,
+}
+
+/// Why [`Tenure::keep`] has come back.
+#[derive(Debug)]
+pub enum Kept {
+    /// SHARD_END is written.
+    Ended,
+    /// Another worker asks for the lease. Told once; the lease has to be kept on until it is handed over.
+    Asked(Holder),
 }
 
 enum Write<'a> {
     Renew,
-    Checkpoint(&'a Checkpoint),
+    Checkpoint(&'a Mark),
     Release,
+    HandOver(&'a Holder),
 }
 
 /// What became of an attempt to take a lease.
@@ -109,21 +128,47 @@ pub enum Taken<L> {
 }
 
 impl<L: LeaseTable> Keeper<L> {
+    pub fn new(table: Arc<L>, settings: &Settings, nonce: String, clock: Clock, health: Health) -> Self {
+        let policy = Policy {
+            me: Holder { id: settings.worker_id.clone(), nonce },
+            failover: settings.failover,
+            // Time to notice it, and to drain.
+            ask_limit: settings.failover + settings.drain_timeout,
+            max_leases: settings.max_leases,
+            assume_dead: settings.assume_dead.clone(),
+        };
+        Self {
+            table,
+            policy,
+            throttle_delay: settings.backoff,
+            checkpoint_interval: settings.checkpoint_interval,
+            rewind_on_adopt: settings.rewind_on_adopt,
+            writes: Semaphore::new(WRITES_UNDER_WAY),
+            clock,
+            health,
+            troubles: Troubles::default(),
+        }
+    }
+
     pub async fn take(self: &Arc<Self>, seen: &Lease) -> Result<Taken<L>> {
+        let _turn = self.turn().await?;
+        let me = &self.policy.me;
         let from = match &seen.owner {
             None => "nobody",
-            Some(owner) if *owner == self.me.id => "self",
+            Some(owner) if *owner == me.id => "self",
             Some(_) => "other",
         };
         let mut seen = seen.clone();
         loop {
+            let rewound = mark::is_rewound(&seen, self.rewind_on_adopt);
+            seen.mark = (!rewound).then(|| mark::go_on(&seen, self.clock.epoch_millis()));
             let sent = self.clock.now();
-            let take = self.table.take(&seen, &self.me.id, &self.me.nonce);
+            let take = self.table.take(&seen, &me.id, &me.nonce);
             match heal::within(self.call_limit(), &format!("take the lease of {}", seen.shard), take).await? {
                 Claim::Held(lease) => {
                     counter!(names::SOURCE_LEASES_TAKEN, "from" => from).increment(1);
                     let holding = Holding { clock: self.clock, until_millis: Arc::new(AtomicU64::new(0)) };
-                    let mut tenure = Tenure { keeper: self.clone(), lease, holding, confirmed: sent, checkpointed: sent };
+                    let mut tenure = Tenure { keeper: self.clone(), lease, holding, confirmed: sent, checkpointed: sent, told: false };
                     tenure.confirm(sent);
                     return Ok(Taken::Held(tenure));
                 }
@@ -137,7 +182,7 @@ impl<L: LeaseTable> Keeper<L> {
     /// The trouble with a lease is over for this worker when it is somebody else's, or nobody's any more. `row`: as seen last.
     pub fn forget<'s>(&self, row: impl Fn(&ShardId) -> Option<&'s Lease>) {
         self.troubles.lock().retain(|shard, _| {
-            let open = |row: &Lease| row.checkpoint != Checkpoint::ShardEnd && (row.owner.is_none() || self.me.owns(row));
+            let open = |row: &Lease| row.checkpoint != Checkpoint::ShardEnd && (row.owner.is_none() || self.policy.me.owns(row));
             let ours = row(shard).is_some_and(open);
             if !ours {
                 self.health.green(&stage(shard));
@@ -146,13 +191,47 @@ impl<L: LeaseTable> Keeper<L> {
         });
     }
 
+    /// Asks the owner for its lease. Returns the row as it is now.
+    pub async fn ask(&self, seen: &Lease) -> Result<Option<Lease>> {
+        let _turn = self.turn().await?;
+        let ask = self.table.ask(seen, &self.policy.me);
+        match heal::within(self.call_limit(), &format!("ask for the lease of {}", seen.shard), ask).await? {
+            Claim::Held(row) | Claim::Landed(row) => Ok(Some(row)),
+            Claim::Lost(row) => Ok(row),
+        }
+    }
+
+    /// Leaves a row alone that was asked for, or is this worker's although nobody holds it here: nobody else would have it for the failover
+    /// time. Best effort.
+    pub async fn leave(&self, seen: &Lease) -> Result<()> {
+        let _turn = self.turn().await?;
+        let doing = format!("leave the lease of {}", seen.shard);
+        let row = if self.policy.me.owns(seen) {
+            Some(seen.clone())
+        } else {
+            match heal::within(self.call_limit(), &doing, self.table.withdraw(seen, &self.policy.me)).await? {
+                Claim::Held(_) | Claim::Landed(_) => None,
+                Claim::Lost(row) => row.filter(|row| self.policy.me.owns(row)),
+            }
+        };
+        if let Some(row) = row {
+            heal::within(self.call_limit(), &doing, self.table.release(&row)).await?;
+        }
+        Ok(())
+    }
+
+    /// A place among the writes under way.
+    async fn turn(&self) -> Result<SemaphorePermit<'_>> {
+        self.writes.acquire().await.map_err(|_| Error::new(Kind::Fatal, "write a lease", "the worker has ended"))
+    }
+
     fn renewal_interval(&self) -> Duration {
-        self.failover / 3
+        self.policy.failover / 3
     }
 
     /// A write that hangs must leave time for another try.
     fn call_limit(&self) -> Duration {
-        self.failover / 3
+        self.policy.failover / 3
     }
 }
 
@@ -165,11 +244,11 @@ impl<L: LeaseTable> Tenure<L> {
         self.holding.clone()
     }
 
-    /// Renews the lease and writes what `progress` has to write, until SHARD_END is written.
+    /// Renews the lease and writes what `progress` has to write, until SHARD_END is written or somebody asks for the lease.
     ///
     /// Errors with `LeaseLost` when another worker has it, or when it could not be renewed in time. Cancel-safe: a write that was under
     /// way is found again by the next one.
-    pub async fn keep(&mut self, progress: &Progress) -> Result<()> {
+    pub async fn keep(&mut self, progress: &Progress) -> Result<Kept> {
         let keeper = self.keeper.clone();
         let (clock, stage) = (keeper.clock, stage(&self.lease.shard));
         let mut retry_at = Moment::ZERO;
@@ -179,10 +258,18 @@ impl<L: LeaseTable> Tenure<L> {
                 counter!(names::SOURCE_LEASES_LOST).increment(1);
                 return Err(self.lost("it could not be renewed in time"));
             }
+            if !self.told
+                && let Some(asker) = &self.lease.wanted_by
+                && *asker != keeper.policy.me
+            {
+                self.told = true;
+                return Ok(Kept::Asked(asker.clone()));
+            }
             let due = progress.due();
+            let is_end = due.as_ref().is_some_and(|mark| mark.checkpoint == Checkpoint::ShardEnd);
             let renew_at = self.confirmed + keeper.renewal_interval();
             let write_at = match &due {
-                Some(Checkpoint::ShardEnd) => now,
+                Some(_) if is_end => now,
                 Some(_) => renew_at.min(self.checkpointed + keeper.checkpoint_interval),
                 None => renew_at,
             };
@@ -196,7 +283,7 @@ impl<L: LeaseTable> Tenure<L> {
                 continue;
             }
             let result = match &due {
-                Some(checkpoint) => self.checkpoint(checkpoint, progress).await,
+                Some(mark) => self.checkpoint(mark, progress).await,
                 None => self.write(Write::Renew).await,
             };
             match result {
@@ -204,8 +291,8 @@ impl<L: LeaseTable> Tenure<L> {
                     if keeper.troubles.lock().remove(&self.lease.shard).is_some() {
                         keeper.health.green(&stage);
                     }
-                    if due == Some(Checkpoint::ShardEnd) {
-                        return Ok(());
+                    if is_end {
+                        return Ok(Kept::Ended);
                     }
                 }
                 Err(error) if error.retry() == Retry::Never => return Err(error),
@@ -218,7 +305,7 @@ impl<L: LeaseTable> Tenure<L> {
                         (delay, trouble.is_serious(&error, clock.now()))
                     };
                     // Waiting longer than this would give the lease away.
-                    retry_at = clock.now() + delay.min(keeper.failover / 10);
+                    retry_at = clock.now() + delay.min(keeper.policy.failover / 10);
                     tracing::warn!(shard = %self.lease.shard, %error, "the lease was not written; it is tried again");
                     if serious {
                         keeper.health.red(stage.clone(), &error);
@@ -228,39 +315,48 @@ impl<L: LeaseTable> Tenure<L> {
         }
     }
 
-    /// The last checkpoint, then gives the lease up (Z1). Best effort: what fails here costs a takeover and duplicates, no records.
-    pub async fn close(mut self, progress: &Progress) {
-        if let Some(checkpoint) = progress.due()
-            && let Err(error) = self.checkpoint(&checkpoint, progress).await
+    /// The last checkpoint, then gives the lease up (Z1), to `to` where that is given. Best effort: what fails here costs a takeover and
+    /// duplicates, no records. Returns the row as it is then, as far as that is known.
+    pub async fn close(mut self, progress: &Progress, to: Option<&Holder>) -> Lease {
+        if let Some(mark) = progress.due()
+            && let Err(error) = self.checkpoint(&mark, progress).await
         {
             tracing::warn!(shard = %self.lease.shard, %error, "the last checkpoint was not written; its records will be published again");
         }
-        if let Err(error) = self.write(Write::Release).await {
+        let write = match to {
+            Some(holder) => Write::HandOver(holder),
+            None => Write::Release,
+        };
+        if let Err(error) = self.write(write).await {
             tracing::warn!(shard = %self.lease.shard, %error, "the lease was not released; it is free after the failover time");
         }
+        self.lease
     }
 
-    async fn checkpoint(&mut self, checkpoint: &Checkpoint, progress: &Progress) -> Result<()> {
-        debug_assert!(!is_ahead(&self.lease.checkpoint, checkpoint), "C2: {checkpoint:?} after {:?}", self.lease.checkpoint);
-        self.write(Write::Checkpoint(checkpoint)).await?;
-        progress.wrote(checkpoint);
+    async fn checkpoint(&mut self, mark: &Mark, progress: &Progress) -> Result<()> {
+        debug_assert!(!is_ahead(&self.lease.checkpoint, &mark.checkpoint), "C2: {mark:?} after {:?}", self.lease.checkpoint);
+        self.write(Write::Checkpoint(mark)).await?;
+        progress.wrote(mark);
         self.checkpointed = self.confirmed;
         counter!(names::SOURCE_CHECKPOINTS).increment(1);
         Ok(())
     }
 
     async fn write(&mut self, what: Write<'_>) -> Result<()> {
+        let (keeper, limit) = (self.keeper.clone(), self.keeper.call_limit());
+        let table = &keeper.table;
+        let doing = format!("write the lease of {}", self.lease.shard);
+        let _turn = keeper.turn().await?;
         if !self.holding.is_good() {
             return Err(self.lost("it could not be renewed in time"));
         }
-        let (table, limit) = (self.keeper.table.clone(), self.keeper.call_limit());
-        let doing = format!("write the lease of {}", self.lease.shard);
         loop {
             let sent = self.keeper.clock.now();
             let claim = match &what {
                 Write::Renew => heal::within(limit, &doing, table.renew(&self.lease)).await?,
-                Write::Checkpoint(checkpoint) => heal::within(limit, &doing, table.checkpoint(&self.lease, checkpoint)).await?,
+                Write::Checkpoint(mark) => heal::within(limit, &doing, table.checkpoint(&self.lease, mark)).await?,
                 Write::Release => heal::within(limit, &doing, table.release(&self.lease)).await?,
+                Write::HandOver(to) => heal::within(limit, &doing, table.hand_over(&self.lease, to)).await?,
             };
             match claim {
                 Claim::Held(lease) => {
@@ -269,14 +365,14 @@ impl<L: LeaseTable> Tenure<L> {
                     return Ok(());
                 }
                 // Nothing is left to be kept.
-                Claim::Landed(row) if matches!(what, Write::Release) => {
+                Claim::Landed(row) if matches!(what, Write::Release | Write::HandOver(_)) => {
                     self.lease = row;
                     return Ok(());
                 }
                 // Written, but when? The next write tells from when on the lease is kept (L2).
                 Claim::Landed(row) => self.lease = row,
                 // Only this start writes this nonce: an earlier write of ours had landed although its reply was lost (spec R3).
-                Claim::Lost(Some(row)) if self.keeper.me.owns(&row) && row.counter > self.lease.counter => self.lease = row,
+                Claim::Lost(Some(row)) if self.keeper.policy.me.owns(&row) && row.counter > self.lease.counter => self.lease = row,
                 Claim::Lost(row) => {
                     counter!(names::SOURCE_LEASES_LOST).increment(1);
                     let by = row.map_or("its row is gone".into(), |row| match row.owner {
@@ -292,7 +388,7 @@ impl<L: LeaseTable> Tenure<L> {
     /// A write that was sent at `sent` has succeeded: nobody can have seen the row unchanged for longer than since then.
     fn confirm(&mut self, sent: Moment) {
         self.confirmed = sent;
-        let failover = self.keeper.failover;
+        let failover = self.keeper.policy.failover;
         self.holding.extend(sent + failover.saturating_sub(MARGIN.min(failover / 5)));
     }
 

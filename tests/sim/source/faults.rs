@@ -174,7 +174,7 @@ async fn l2_who_cannot_renew_stops_publishing_before_the_failover_time() {
     for fault in [Fault::Down, Fault::Hang] {
         let (world, shard, run) = running(48).await;
         // Nothing of the lease table answers any more, and the topic has room.
-        for call in [Call::Renew, Call::Checkpoint, Call::ListLeases] {
+        for call in [Call::Renew, Call::Checkpoint, Call::ListLeases, Call::Take] {
             world.fail(call, fault, usize::MAX);
         }
         let last = world.lock().row(&shard).counter;

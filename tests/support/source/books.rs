@@ -169,7 +169,7 @@ impl State {
     /// What a worker has been told of its lease.
     pub(super) fn told(&mut self, run: Actor, call: Call, shard: &ShardId, claim: &Claim) {
         let lost = match claim {
-            Claim::Held(_) | Claim::Landed(_) => call == Call::Release,
+            Claim::Held(_) | Claim::Landed(_) => matches!(call, Call::Release | Call::HandOver),
             Claim::Lost(Some(row)) => row.nonce.as_ref().and_then(|nonce| self.nonces.get(nonce)) != Some(&run),
             Claim::Lost(None) => true,
         };

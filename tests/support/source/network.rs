@@ -27,6 +27,9 @@ pub enum Call {
     Checkpoint,
     Release,
     Delete,
+    Ask,
+    Withdraw,
+    HandOver,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,7 +41,7 @@ pub enum Service {
 
 impl Call {
     /// Every call that can be made to fail.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 14] = [
         Self::ListShards,
         Self::Children,
         Self::ShardIterator,
@@ -50,12 +53,24 @@ impl Call {
         Self::Checkpoint,
         Self::Release,
         Self::Delete,
+        Self::Ask,
+        Self::Withdraw,
+        Self::HandOver,
     ];
 
     pub fn service(self) -> Service {
         match self {
             Self::ListShards | Self::Children | Self::ShardIterator | Self::GetRecords => Service::Streams,
-            Self::ListLeases | Self::Create | Self::Take | Self::Renew | Self::Checkpoint | Self::Release | Self::Delete => Service::Leases,
+            Self::ListLeases
+            | Self::Create
+            | Self::Take
+            | Self::Renew
+            | Self::Checkpoint
+            | Self::Release
+            | Self::Delete
+            | Self::Ask
+            | Self::Withdraw
+            | Self::HandOver => Service::Leases,
         }
     }
 }

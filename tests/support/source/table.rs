@@ -2,7 +2,7 @@
 
 use pulsar_io_dynamodb::{
     error::Result,
-    ports::{Checkpoint, Claim, Lease, LeaseTable, ShardId},
+    ports::{Claim, Holder, Lease, LeaseTable, Mark, ShardId},
 };
 use tokio::time::Instant;
 
@@ -31,7 +31,7 @@ impl FakeTable {
 }
 
 impl State {
-    fn land(&mut self, run: Actor, call: Call, seen: &Lease, written: Lease) -> Claim {
+    fn land(&mut self, run: Actor, call: Call, seen: &Lease, mut written: Lease) -> Claim {
         let outcome = |state: &mut Self, text| state.tell(run, What::Answered(call, seen.shard.clone(), text));
         let Some(row) = self.rows.get(&seen.shard).cloned() else {
             outcome(self, "no such row");
@@ -46,6 +46,11 @@ impl State {
             outcome(self, "refused");
             return Claim::Lost(Some(row));
         }
+        // A write changes what it is about, and leaves the rest.
+        if matches!(call, Call::Renew | Call::Checkpoint) {
+            written.wanted_by = row.wanted_by.clone();
+        }
+        written.mark = written.mark.or_else(|| row.mark.clone());
         self.check_write(run, call, &row, &written);
         outcome(self, "done");
         self.rows.insert(written.shard.clone(), written.clone());
@@ -80,18 +85,50 @@ impl LeaseTable for FakeTable {
         self.write(Call::Take, seen, |row| {
             row.owner = Some(owner.into());
             row.nonce = Some(nonce.into());
+            row.wanted_by = None;
             row.owner_switches += u64::from(switched);
         })
         .await
+    }
+
+    async fn ask(&self, seen: &Lease, by: &Holder) -> Result<Claim> {
+        let (run, before, by) = (self.run, seen.clone(), by.clone());
+        let serve = move |state: &mut State| {
+            // Whose the lease is once it is handed over.
+            state.nonces.insert(by.nonce.clone(), run);
+            let Some(row) = state.rows.get_mut(&before.shard) else { return Ok(Claim::Lost(None)) };
+            if row.owner == before.owner && row.wanted_by.is_none() {
+                row.wanted_by = Some(by);
+                let row = row.clone();
+                state.tell(run, What::Answered(Call::Ask, before.shard, "done"));
+                return Ok(Claim::Held(row));
+            }
+            Ok(if row.wanted_by == Some(by) { Claim::Landed(row.clone()) } else { Claim::Lost(Some(row.clone())) })
+        };
+        self.world.call(run, Call::Ask, &seen.shard, serve).await
     }
 
     async fn renew(&self, held: &Lease) -> Result<Claim> {
         self.write(Call::Renew, held, |_| {}).await
     }
 
-    async fn checkpoint(&self, held: &Lease, checkpoint: &Checkpoint) -> Result<Claim> {
+    async fn withdraw(&self, seen: &Lease, by: &Holder) -> Result<Claim> {
+        let (run, shard, by) = (self.run, seen.shard.clone(), by.clone());
+        let serve = move |state: &mut State| {
+            let Some(row) = state.rows.get_mut(&shard) else { return Ok(Claim::Lost(None)) };
+            let is_there = row.wanted_by.as_ref() == Some(&by);
+            if is_there {
+                row.wanted_by = None;
+            }
+            Ok(if is_there { Claim::Held(row.clone()) } else { Claim::Lost(Some(row.clone())) })
+        };
+        self.world.call(run, Call::Withdraw, &seen.shard, serve).await
+    }
+
+    async fn checkpoint(&self, held: &Lease, mark: &Mark) -> Result<Claim> {
         self.write(Call::Checkpoint, held, |row| {
-            row.checkpoint = checkpoint.clone();
+            row.checkpoint = mark.checkpoint.clone();
+            row.mark = Some(mark.clone());
             row.owner_switches = 0;
         })
         .await
@@ -115,6 +152,17 @@ impl LeaseTable for FakeTable {
         self.write(Call::Release, held, |row| {
             row.owner = None;
             row.nonce = None;
+            row.wanted_by = None;
+        })
+        .await
+    }
+
+    async fn hand_over(&self, held: &Lease, to: &Holder) -> Result<Claim> {
+        self.write(Call::HandOver, held, |row| {
+            row.owner = Some(to.id.clone());
+            row.nonce = Some(to.nonce.clone());
+            row.wanted_by = None;
+            row.owner_switches += 1;
         })
         .await
     }

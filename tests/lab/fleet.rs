@@ -252,7 +252,7 @@ impl<'a> Fleet<'a> {
             let notices = if emission.worker.starts_with("java") { JAVA_NOTICES } else { OURS_NOTICES };
             let owned = history.iter().enumerate().any(|(at, (from, rows))| {
                 let until = history.get(at + 1).map_or(u64::MAX, |next| next.0);
-                let during = *from <= emission.at + 500 && until + notices >= emission.at;
+                let during = *from <= emission.at + 500 && until.saturating_add(notices) >= emission.at;
                 during
                     && chains[&emission.lineage].iter().any(|id| rows.get(id).and_then(|row| row.owner.as_ref()) == Some(&emission.worker))
             });

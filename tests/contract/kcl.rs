@@ -5,12 +5,15 @@ use std::collections::BTreeSet;
 use aws_sdk_dynamodb::{Client, types::AttributeValue};
 use pulsar_io_dynamodb::{
     dynamodb::lease_table::LeaseTable,
-    ports::{Checkpoint, Claim, Holder, Lease, LeaseTable as _, Mark, SequenceNumber, ShardId, StreamArn},
+    ports::{Checkpoint, Claim, Holder, Lease, LeaseTable as _, ShardId, StreamArn},
     source::checkpoint::is_ahead,
 };
 use serde_json::{Value, json};
 
-use super::item_table::client;
+use super::{
+    item_table::client,
+    lease_table::{at, held, mark},
+};
 use crate::support::java::{self, Dialogue};
 
 const SHARD: &str = "shardId-00000001700000000000-0a1b2c3d";
@@ -78,33 +81,11 @@ impl Shared {
 
 fn new_lease(checkpoint: Checkpoint) -> Lease {
     Lease {
-        shard: ShardId::new(SHARD),
-        owner: None,
-        counter: 0,
-        checkpoint,
-        owner_switches: 0,
         parents: vec![ShardId::new(PARENT)],
         start_at: Some(1_700_000_000_123),
-        nonce: None,
-        wanted_by: None,
-        mark: None,
         stream: Some(StreamArn::new("arn:aws:dynamodb:us-east-1:000000000000:table/orders/stream/2026-11-21T08:00:00.000")),
+        ..Lease::new(ShardId::new(SHARD), checkpoint)
     }
-}
-
-fn held(claim: Claim) -> Lease {
-    match claim {
-        Claim::Held(lease) => lease,
-        lost => panic!("{lost:?}"),
-    }
-}
-
-fn mark(checkpoint: Checkpoint) -> Mark {
-    Mark { epoch: 1_700_000_000_000, ordinal: 7, checkpoint }
-}
-
-fn at(text: &str) -> Checkpoint {
-    Checkpoint::At(SequenceNumber::parse(text).expect("digits"))
 }
 
 fn shown(lease: &Lease) -> Value {

@@ -22,32 +22,24 @@ async fn leases(test: &str) -> Option<(Client, String, LeaseTable)> {
 
 fn new_lease() -> Lease {
     Lease {
-        shard: ShardId::new("shardId-00000001700000000000-0a1b2c3d"),
-        owner: None,
-        counter: 0,
-        checkpoint: Checkpoint::Latest,
-        owner_switches: 0,
         parents: vec![ShardId::new("shardId-00000001690000000000-0a1b2c3d")],
         start_at: Some(1_700_000_000_123),
-        nonce: None,
-        wanted_by: None,
-        mark: None,
-        stream: None,
+        ..Lease::new(ShardId::new("shardId-00000001700000000000-0a1b2c3d"), Checkpoint::Latest)
     }
 }
 
-fn held(claim: Claim) -> Lease {
+pub fn held(claim: Claim) -> Lease {
     match claim {
         Claim::Held(lease) => lease,
         lost => panic!("{lost:?}"),
     }
 }
 
-fn mark(checkpoint: Checkpoint) -> Mark {
+pub fn mark(checkpoint: Checkpoint) -> Mark {
     Mark { epoch: 1_700_000_000_000, ordinal: 7, checkpoint }
 }
 
-fn at(text: &str) -> Checkpoint {
+pub fn at(text: &str) -> Checkpoint {
     Checkpoint::At(SequenceNumber::parse(text).expect("digits"))
 }
 

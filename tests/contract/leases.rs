@@ -54,19 +54,7 @@ impl Scene {
 
     /// A free lease of a shard of the stream.
     fn lease(&self, shard: usize, checkpoint: Checkpoint) -> Lease {
-        Lease {
-            shard: ShardId::new(self.shard(shard)),
-            owner: None,
-            counter: 0,
-            checkpoint,
-            owner_switches: 0,
-            parents: Vec::new(),
-            start_at: None,
-            nonce: None,
-            wanted_by: None,
-            mark: None,
-            stream: None,
-        }
+        Lease::new(ShardId::new(self.shard(shard)), checkpoint)
     }
 
     fn shard(&self, shard: usize) -> String {

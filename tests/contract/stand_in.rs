@@ -2,26 +2,20 @@
 
 use std::time::Duration;
 
-use aws_sdk_dynamodbstreams::config::{Builder, Credentials, Region, retry::RetryConfig};
 use aws_smithy_http_client::{Builder as HttpBuilder, tls};
 use pulsar_io_dynamodb::{
-    dynamodb::stream_reader::{StreamReader, keep_pages},
+    dynamodb::stream_reader::StreamReader,
     error::Kind,
     ports::{ReadFrom, SequenceNumber, ShardId, StreamReader as _, StreamStatus},
     source::convert::{Order, Record},
 };
 
+use super::stream_reader::config;
 use crate::support::stand_in::{Fault, StandIn, record};
 
 fn reader(stand_in: &StandIn) -> StreamReader {
     let http = HttpBuilder::new().tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring)).build_https();
-    let config = Builder::new()
-        .behavior_version_latest()
-        .region(Region::new("us-east-1"))
-        .credentials_provider(Credentials::new("test", "test", None, None, "test"))
-        .retry_config(RetryConfig::disabled())
-        .http_client(keep_pages(http))
-        .endpoint_url(stand_in.endpoint());
+    let config = config(http).endpoint_url(stand_in.endpoint());
     StreamReader::new(aws_sdk_dynamodbstreams::Client::from_conf(config.build()), stand_in.stream_arn())
 }
 

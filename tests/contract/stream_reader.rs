@@ -26,7 +26,7 @@ use pulsar_io_dynamodb::{
 
 use super::item_table::{client, create};
 
-fn config(http: SharedHttpClient) -> Builder {
+pub fn config(http: SharedHttpClient) -> Builder {
     Builder::new()
         .behavior_version_latest()
         .region(Region::new("us-east-1"))

@@ -46,20 +46,25 @@ impl ItemTables {
     async fn batch_write(&self, writes: &[Arc<Write>]) -> Result<Vec<Fate>> {
         let doing = || format!("write {} items to table {} (dynamodb:BatchWriteItem)", writes.len(), names(writes));
         let invalid = |why: String| Error::new(Kind::Invalid, doing(), why);
-        let mut places = Places::default();
         let mut requests: HashMap<String, Vec<WriteRequest>> = HashMap::new();
-        for (at, write) in writes.iter().enumerate() {
-            places.add(at, write, self.schema(&write.table).await?).map_err(invalid)?;
+        for write in writes {
             requests.entry(write.table.to_string()).or_default().push(request(write).map_err(invalid)?);
         }
         let answer = self.client.batch_write_item().set_request_items(Some(requests)).send().await;
         let unprocessed = answer.map_err(|error| classify(doing(), error))?.unprocessed_items.unwrap_or_default();
         let mut fates = vec![Fate::Stored; writes.len()];
+        if unprocessed.is_empty() {
+            return Ok(fates);
+        }
+        // Taken for lost where it cannot be told what came back: everything is sent again, which changes nothing for what was written.
+        let lost = |why: String| Error::new(Kind::Unavailable, doing(), why);
+        let mut places = Places::default();
+        for (at, write) in writes.iter().enumerate() {
+            places.add(at, write, self.schema(&write.table).await?).map_err(lost)?;
+        }
         for (table, request) in unprocessed.into_iter().flat_map(|(table, back)| back.into_iter().map(move |one| (table.clone(), one))) {
             let item = request.put_request.map(|put| put.item).or(request.delete_request.map(|delete| delete.key)).unwrap_or_default();
-            // Taken for lost where it cannot be told what came back: everything is sent again, which changes nothing for what was written.
-            let at = places.of(&table, item).map_err(|why| Error::new(Kind::Unavailable, doing(), why))?;
-            fates[at] = Fate::Unprocessed;
+            fates[places.of(&table, item).map_err(lost)?] = Fate::Unprocessed;
         }
         Ok(fates)
     }

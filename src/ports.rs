@@ -308,7 +308,7 @@ pub trait LeaseTable: Send + Sync + 'static {
     fn take(&self, seen: &Lease, owner: &str, nonce: &str) -> impl Future<Output = Result<Claim>> + Send;
     fn renew(&self, held: &Lease) -> impl Future<Output = Result<Claim>> + Send;
     /// Asks the owner as last seen to hand the lease over. A note to the owner and no write on the lease: the counter stays. `Lost` where the
-    /// row has another owner by now, or somebody else has asked before.
+    /// row has another owner by now, or another note than the one last seen.
     fn ask(&self, seen: &Lease, by: &Holder) -> impl Future<Output = Result<Claim>> + Send;
     /// Takes back what was asked. `Lost` where the note is not there any more: the row may be the asker's by now.
     fn withdraw(&self, seen: &Lease, by: &Holder) -> impl Future<Output = Result<Claim>> + Send;

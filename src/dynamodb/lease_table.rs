@@ -162,10 +162,17 @@ impl Change {
         change.set(COUNTER, number(seen.counter + 1))
     }
 
-    /// One that leaves the counter alone, and any note that is there.
+    /// One that leaves the counter alone, and any note that was not seen.
     fn note(seen: &Lease) -> Self {
         let mut change = Self::on(seen);
-        change.condition = format!("attribute_exists({KEY}) AND attribute_not_exists({WANTED_BY}) AND {}", change.condition);
+        let as_seen = match &seen.wanted_by {
+            Some(asker) => {
+                change.values.insert(":noted".into(), text(asker.to_string()));
+                format!("{WANTED_BY} = :noted")
+            }
+            None => format!("attribute_not_exists({WANTED_BY})"),
+        };
+        change.condition = format!("attribute_exists({KEY}) AND {as_seen} AND {}", change.condition);
         change
     }
 

@@ -385,7 +385,8 @@ impl<R: StreamReader, L: LeaseTable, P: Publisher> Worker<R, L, P> {
                 let shared = self.shared.clone();
                 self.tasks.spawn(shared.clock.run(async move { Done::Shard(shard, consume::consume(&shared, tenure).await) }));
             }
-            Act::Take(_, Ok(Taken::Refused(Some(row)))) | Act::Ask(_, Ok(Some(row))) => self.seen.saw(row, now),
+            Act::Take(_, Ok(Taken::Refused(Some(row)))) => self.seen.saw(row, now),
+            Act::Ask(_, Ok(Some(row))) => self.seen.asked(row, now),
             Act::Take(shard, Ok(Taken::Refused(None))) | Act::Ask(shard, Ok(None)) => self.seen.gone(&shard),
             Act::Take(_, Err(error)) | Act::Ask(_, Err(error)) => self.act_failure = Some(error),
             Act::Left => {}

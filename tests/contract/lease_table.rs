@@ -6,7 +6,7 @@ use aws_sdk_dynamodb::{Client, types::AttributeValue};
 use pulsar_io_dynamodb::{
     dynamodb::lease_table::LeaseTable,
     error::Kind,
-    ports::{Checkpoint, Claim, Lease, LeaseTable as _, Mark, SequenceNumber, ShardId, StreamArn},
+    ports::{Checkpoint, Claim, Holder, Lease, LeaseTable as _, Mark, SequenceNumber, ShardId, StreamArn},
 };
 
 use super::item_table::{client, create};
@@ -117,6 +117,22 @@ async fn l1_whoever_saw_an_old_row_writes_nothing() {
     client.delete_item().table_name(&name).key("leaseKey", key).send().await.expect("deleted");
     assert_eq!(table.renew(&current).await.expect("an answer"), Claim::Lost(None));
     assert_eq!(table.take(&current, "me", "n").await.expect("an answer"), Claim::Lost(None), "a lease that is gone is not made again");
+}
+
+#[tokio::test]
+async fn l2_a_note_is_no_write_on_the_lease_and_replaces_only_the_note_that_was_seen() {
+    let Some((_, _, table)) = leases("notes").await else { return };
+    let holder = |id: &str| Holder { id: id.into(), nonce: "n".into() };
+    table.create(&new_lease()).await.expect("a call");
+    let row = held(table.take(&new_lease(), "me", "nonce").await.expect("a call"));
+    let asked = held(table.ask(&row, &holder("b")).await.expect("a call"));
+    assert_eq!(asked, Lease { wanted_by: Some(holder("b")), ..row.clone() });
+    assert_eq!(table.ask(&row, &holder("c")).await.expect("a call"), Claim::Lost(Some(asked.clone())), "it has not seen the note");
+    let again = held(table.ask(&asked, &holder("c")).await.expect("a call"));
+    assert_eq!(again.wanted_by, Some(holder("c")));
+    let renewed = held(table.renew(&row).await.expect("a call"));
+    assert_eq!((renewed.counter, renewed.wanted_by.clone()), (row.counter + 1, Some(holder("c"))), "the owner goes on, and is told");
+    assert_eq!(table.withdraw(&again, &holder("b")).await.expect("a call"), Claim::Lost(Some(renewed)), "not its own note any more");
 }
 
 /// The reply to the first of each pair got lost: the second finds it written.

@@ -48,7 +48,7 @@ pub struct Policy {
     pub me: Holder,
     /// A row that did not change for longer belongs to nobody.
     pub failover: Duration,
-    /// An owner that was asked and did not hand over in this time is not waited for any more.
+    /// An owner that was asked and did not hand over in this time is asked again, by whoever wants it then.
     pub ask_limit: Duration,
     /// This worker holds no more leases.
     pub max_leases: usize,
@@ -71,7 +71,7 @@ pub struct Plan {
     pub more: bool,
     /// Rows of workers of ours, to ask for.
     pub ask: Vec<Lease>,
-    /// Rows of Java workers, which cannot be asked, and of workers that do not heed a note.
+    /// Rows of Java workers, which cannot be asked.
     pub steal: Vec<Lease>,
     /// Free rows that nobody has taken for long, and that this worker may not take: it holds `max_leases`.
     pub unread: usize,
@@ -97,11 +97,9 @@ enum Stand<'a> {
     AssumedFree,
     /// This worker's own, but not held: handed over, left by its last start, or by a take whose answer was lost.
     Mine,
-    /// Asked for, and not handed over in time.
-    Overdue,
     /// Asked for.
     Coming,
-    /// `settled`: nobody has asked for it.
+    /// `settled`: nobody has asked for it, or not lately.
     Of { name: Name<'a>, settled: bool },
 }
 
@@ -129,7 +127,6 @@ fn stand<'a>(row: &'a Sighting, policy: &'a Policy, is_held: bool, now: Moment) 
     }
     match asked {
         Some(asker) if asker == me && in_time => Stand::Coming,
-        Some(asker) if asker == me => Stand::Overdue,
         Some(asker) if in_time => Stand::Of { name: Name::of(asker), settled: false },
         _ => Stand::Of { name: Name(owner, lease.nonce.as_deref()), settled: true },
     }
@@ -238,7 +235,7 @@ pub fn plan(seen: &Sightings, policy: &Policy, held: impl Fn(&ShardId) -> bool, 
                 silent.extend(left_by);
             }
             Stand::AssumedFree => free.push((row, None)),
-            Stand::Mine | Stand::Overdue => {
+            Stand::Mine => {
                 take.push(row.lease.clone());
                 loads.entry(me).or_default().leases += 1;
             }
@@ -284,9 +281,9 @@ pub fn plan(seen: &Sightings, policy: &Policy, held: impl Fn(&ShardId) -> bool, 
             continue;
         }
         room -= 1;
-        // A note that its owner has not heeded in time is in the way of another.
-        let can_ask = row.lease.nonce.is_some() && row.lease.wanted_by.is_none();
-        let moves = if can_ask { &mut plan.ask } else { &mut plan.steal };
+        // Only a Java worker is stolen from: until its next renewal it does not know, and goes on. One of ours that lives keeps its promise (L2)
+        // to publish nothing of another's because it is asked, however often.
+        let moves = if row.lease.nonce.is_some() { &mut plan.ask } else { &mut plan.steal };
         moves.push(row.lease.clone());
     }
     plan

@@ -9,7 +9,7 @@ pub(super) struct Sighting {
     pub lease: Lease,
     /// When this worker saw the counter change, by its own clock.
     pub changed: Moment,
-    /// When it saw the note of `wanted_by`.
+    /// When it saw the note of `wanted_by`, or wrote it.
     pub noted: Moment,
     /// Not changed since the first look of this start.
     pub since_start: bool,
@@ -53,6 +53,14 @@ impl Sightings {
         let noted = before.filter(|seen| seen.lease.wanted_by == lease.wanted_by).map_or(now, |seen| seen.noted);
         let since_start = unchanged.is_some_and(|seen| seen.since_start);
         self.rows.insert(lease.shard.clone(), Sighting { lease, changed, noted, since_start, written: Some(now) });
+    }
+
+    /// One row, as it is after this worker has asked for it.
+    pub fn asked(&mut self, lease: Lease, now: Moment) {
+        let shard = lease.shard.clone();
+        self.saw(lease, now);
+        // Also where the same note was there before.
+        self.rows.entry(shard).and_modify(|seen| seen.noted = now);
     }
 
     /// A row that this worker has made. `false` where it has to wait for the next listing: rows of its parents may be there that were not

@@ -97,7 +97,7 @@ impl LeaseTable for FakeTable {
             // Whose the lease is once it is handed over.
             state.nonces.insert(by.nonce.clone(), run);
             let Some(row) = state.rows.get_mut(&before.shard) else { return Ok(Claim::Lost(None)) };
-            if row.owner == before.owner && row.wanted_by.is_none() {
+            if row.owner == before.owner && row.wanted_by == before.wanted_by {
                 row.wanted_by = Some(by);
                 let row = row.clone();
                 state.tell(run, What::Answered(Call::Ask, before.shard, "done"));

@@ -186,7 +186,7 @@ fn s1_children_that_wait_do_not_distort_the_balance() {
 }
 
 #[test]
-fn what_is_asked_for_counts_as_the_askers_until_it_is_overdue() {
+fn l2_what_is_asked_for_counts_as_the_askers_until_it_is_overdue_and_is_asked_for_again() {
     let asked = |shard: &str, by: &str| Lease { wanted_by: Some(holder(by)), ..of(shard, "a") };
     let rows = || vec![of("1", "a"), of("2", "a"), asked("3", "b"), asked("4", "b")];
     // A third sees the second, although no row is its own yet.
@@ -198,8 +198,11 @@ fn what_is_asked_for_counts_as_the_askers_until_it_is_overdue() {
         seen.listed(rows().into_iter().map(|row| Lease { counter: 10 + second, ..row }).collect(), S, S);
         seen.listed(rows().into_iter().map(|row| Lease { counter: 11 + second, ..row }).collect(), second as u32 * S, second as u32 * S);
     }
-    assert_eq!(taken(&seen, "b", 20 * S), Vec::<String>::new());
-    assert_eq!(taken(&seen, "b", 21 * S), ["3", "4"], "taken by force");
+    assert!(planned(&seen, "b", 20 * S).ask.is_empty());
+    let plan = planned(&seen, "b", 21 * S);
+    assert_eq!((names(&plan.ask), plan.take.len(), plan.steal.len()), (vec!["3", "4"], 0, 0), "never by force: it may be publishing");
+    plan.ask.into_iter().for_each(|row| seen.asked(row, 21 * S));
+    assert!(planned(&seen, "b", 22 * S).ask.is_empty(), "and waits again");
 }
 
 #[test]
@@ -211,7 +214,7 @@ fn a_note_that_is_not_heeded_is_not_in_the_way_of_another() {
         seen.listed(["1", "2", "3"].map(|shard| Lease { counter: second, ..asked(shard) }).into(), now, now);
     }
     let plan = planned(&seen, "c", 21 * S);
-    assert_eq!((names(&plan.steal), plan.ask.len()), (vec!["3"], 0));
+    assert_eq!((names(&plan.ask), plan.steal.len()), (vec!["3"], 0));
 }
 
 /// The workers of a fleet, each with its own sightings, in rounds: all look, all plan, and what they want happens in random order.

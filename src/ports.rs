@@ -316,7 +316,7 @@ pub trait LeaseTable: Send + Sync + 'static {
     fn checkpoint(&self, held: &Lease, mark: &Mark) -> impl Future<Output = Result<Claim>> + Send;
     /// Gives the lease up, so that anybody can take it at once.
     fn release(&self, held: &Lease) -> impl Future<Output = Result<Claim>> + Send;
-    /// Gives the lease to another worker.
+    /// Gives the lease to another worker, whose note is in the row. `Lost` with the row as it was held where that note is there no more.
     fn hand_over(&self, held: &Lease, to: &Holder) -> impl Future<Output = Result<Claim>> + Send;
     /// Removes the row as it was seen: with this counter and this checkpoint. `false` when somebody has written it since.
     fn delete(&self, seen: &Lease) -> impl Future<Output = Result<bool>> + Send;

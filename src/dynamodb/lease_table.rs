@@ -320,7 +320,8 @@ impl ports::LeaseTable for LeaseTable {
     }
 
     async fn hand_over(&self, held: &Lease, to: &Holder) -> Result<Claim> {
-        let change = Change::of(held).set(OWNER, text(&to.id)).set(NONCE, text(to.to_string())).remove(&[WANTED_BY]).count_switch(true);
+        let mut change = Change::of(held).set(OWNER, text(&to.id)).set(NONCE, text(to.to_string())).remove(&[WANTED_BY]).count_switch(true);
+        change.condition = format!("{} AND {WANTED_BY} = :{NONCE}", change.condition);
         self.update("hand over", held, change, |row| to.owns(row) && row.counter == held.counter + 1).await
     }
 

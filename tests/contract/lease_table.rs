@@ -132,7 +132,17 @@ async fn l2_a_note_is_no_write_on_the_lease_and_replaces_only_the_note_that_was_
     assert_eq!(again.wanted_by, Some(holder("c")));
     let renewed = held(table.renew(&row).await.expect("a call"));
     assert_eq!((renewed.counter, renewed.wanted_by.clone()), (row.counter + 1, Some(holder("c"))), "the owner goes on, and is told");
-    assert_eq!(table.withdraw(&again, &holder("b")).await.expect("a call"), Claim::Lost(Some(renewed)), "not its own note any more");
+    assert_eq!(
+        table.withdraw(&again, &holder("b")).await.expect("a call"),
+        Claim::Lost(Some(renewed.clone())),
+        "not its own note any more"
+    );
+    let withdrawn = held(table.withdraw(&renewed, &holder("c")).await.expect("a call"));
+    assert_eq!(
+        table.hand_over(&renewed, &holder("c")).await.expect("a call"),
+        Claim::Lost(Some(withdrawn)),
+        "z1: nobody wants it any more"
+    );
 }
 
 /// The reply to the first of each pair got lost: the second finds it written.

@@ -342,7 +342,7 @@ impl<L: LeaseTable> Tenure<L> {
         Ok(())
     }
 
-    async fn write(&mut self, what: Write<'_>) -> Result<()> {
+    async fn write(&mut self, mut what: Write<'_>) -> Result<()> {
         let (keeper, limit) = (self.keeper.clone(), self.keeper.call_limit());
         let table = &keeper.table;
         let doing = format!("write the lease of {}", self.lease.shard);
@@ -373,6 +373,11 @@ impl<L: LeaseTable> Tenure<L> {
                 Claim::Landed(row) => self.lease = row,
                 // Only this start writes this nonce: an earlier write of ours had landed although its reply was lost (spec R3).
                 Claim::Lost(Some(row)) if self.keeper.policy.me.owns(&row) && row.counter > self.lease.counter => self.lease = row,
+                // Whoever asked for it has thought better of it: anybody may have it.
+                Claim::Lost(Some(row)) if matches!(what, Write::HandOver(_)) && self.keeper.policy.me.owns(&row) => {
+                    self.lease = row;
+                    what = Write::Release;
+                }
                 Claim::Lost(row) => {
                     counter!(names::SOURCE_LEASES_LOST).increment(1);
                     let by = row.map_or("its row is gone".into(), |row| match row.owner {

@@ -23,7 +23,8 @@ const SEEDS: u64 = 100;
 /// Schedules that have found a mistake once and are beyond those that are always run.
 ///
 /// 1836: a lease was taken from an owner that lived, because the taker had been cut off and took a new note of its own for an old one (L2).
-const FOUND: [u64; 1] = [1836];
+/// 3430: a lease was handed over to a worker that had withdrawn its wish and stopped (Z1).
+const FOUND: [u64; 2] = [1836, 3430];
 /// In so many schedules, everything happens.
 const MANY: u64 = 400;
 

@@ -37,7 +37,9 @@ impl State {
             outcome(self, "no such row");
             return Claim::Lost(None);
         };
-        if row.counter != seen.counter || row.owner != seen.owner {
+        let is_wanted = |by: &Holder| Some(&by.id) == written.owner.as_ref() && Some(&by.nonce) == written.nonce.as_ref();
+        let is_withdrawn = call == Call::HandOver && !row.wanted_by.as_ref().is_some_and(is_wanted);
+        if row.counter != seen.counter || row.owner != seen.owner || is_withdrawn {
             let same = row.counter == written.counter && row.owner == written.owner && row.checkpoint == written.checkpoint;
             if same && row.nonce == written.nonce {
                 outcome(self, "had landed before");

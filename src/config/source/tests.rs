@@ -20,13 +20,54 @@ fn with(key: &str, value: serde_json::Value) -> Result<Source> {
 fn defaults_are_the_java_connectors() {
     let source = checked(json!({"awsDynamodbStreamArn": "table:orders"})).expect("complete");
     let settings = &source.settings;
-    assert_eq!(source.lease_table, "pulsar-dynamodb");
     assert_eq!(settings.start, StartPosition::Latest);
     assert_eq!(settings.checkpoint_interval, Duration::from_secs(60));
     assert_eq!(settings.backoff, Duration::from_secs(3));
     assert_eq!(settings.max_in_flight, 1_000);
-    assert_eq!(settings.worker_id, "public/default/orders-0");
     assert_eq!((source.streams_endpoint, source.dynamodb_endpoint), (None, None));
+}
+
+/// The Java connector's page promises this name, and its runtime gives it one with spaces, which is no table's.
+#[test]
+fn w10_the_lease_table_has_the_documented_name() {
+    let source = checked(json!({"awsDynamodbStreamArn": "table:orders"})).expect("complete");
+    assert_eq!(source.lease_table, "pulsar-dynamodb");
+}
+
+/// In a container nobody can be asked for the host's name.
+#[test]
+fn w26_a_worker_has_its_name_from_the_configuration_alone() {
+    let source = checked(json!({"awsDynamodbStreamArn": "table:orders"})).expect("complete");
+    assert_eq!(source.settings.worker_id, "public/default/orders-0");
+}
+
+#[test]
+fn w4_an_endpoint_and_a_region_go_together_and_each_endpoint_stands_alone() {
+    let endpoints = |configs: serde_json::Value| {
+        let source = checked(configs).expect("complete");
+        assert_eq!(source.aws.region.as_deref(), Some("eu-north-1"));
+        (source.streams_endpoint, source.dynamodb_endpoint)
+    };
+    let (arn, region) = ("table:orders", "eu-north-1");
+    let both =
+        endpoints(json!({"awsDynamodbStreamArn": arn, "awsRegion": region, "awsEndpoint": "http://a", "dynamoEndpoint": "http://b"}));
+    assert_eq!(both, (Some("http://a".into()), Some("http://b".into())));
+    let leases = endpoints(json!({"awsDynamodbStreamArn": arn, "awsRegion": region, "dynamoEndpoint": "http://b"})).1;
+    assert_eq!(leases.as_deref(), Some("http://b"));
+}
+
+#[test]
+fn w14_a_guarantee_that_is_not_kept_is_refused_and_the_others_are_taken() {
+    let with = |guarantees: &str| {
+        let top = json!({"name": "orders", "topicName": "changes", "processingGuarantees": guarantees, "configs": {"awsDynamodbStreamArn": "table:orders"}});
+        let serde_json::Value::Object(top) = top else { unreachable!("an object") };
+        check(&Document { name: "test".into(), top }, &BTreeMap::new())
+    };
+    let refused = with("EFFECTIVELY_ONCE").expect_err("refused").to_string();
+    assert!(refused.contains("processingGuarantees"), "{refused}");
+    for taken in ["ATLEAST_ONCE", "ATMOST_ONCE"] {
+        with(taken).expect(taken);
+    }
 }
 
 #[test]

@@ -108,7 +108,7 @@ async fn calls_that_never_answer_hold_nothing_up_for_ever() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn g1_trimmed_records_are_a_gap_and_reading_goes_on() {
+async fn w23_g1_trimmed_records_are_a_gap_and_reading_goes_on() {
     let (world, shard, run) = running(45).await;
     run.stopped().await.expect("a clean stop");
     world.write(&shard, 1, 30);
@@ -157,7 +157,7 @@ async fn d1_a_young_shard_that_a_listing_leaves_out_is_not_taken_for_trimmed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn c2_h1_a_stream_that_is_gone_ends_no_shard_and_turns_health_red() {
+async fn w23_c2_h1_a_stream_that_is_gone_ends_no_shard_and_turns_health_red() {
     let (world, shard, run) = running(47).await;
     world.lock().stream_gone = true;
     tokio::time::sleep(120 * SECOND).await;
@@ -246,7 +246,7 @@ async fn h1_an_outage_is_told_after_a_minute() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_record_that_cannot_be_converted_stops_the_worker_by_name_and_loses_no_neighbour() {
+async fn w8_a_record_that_cannot_be_converted_stops_the_worker_by_name_and_loses_no_neighbour() {
     let (world, shard, run) = running(52).await;
     world.lock().receipt_delay = SECOND / 10;
     world.write(&shard, 1, 10);
@@ -265,7 +265,7 @@ async fn a_record_that_cannot_be_converted_stops_the_worker_by_name_and_loses_no
 }
 
 #[tokio::test(start_paused = true)]
-async fn c1_a_receipt_that_fails_stops_the_worker_and_nothing_later_is_checkpointed() {
+async fn w9_c1_a_receipt_that_fails_stops_the_worker_and_nothing_later_is_checkpointed() {
     let (world, shard, run) = running(53).await;
     let last = world.last(&shard);
     world.lock().fail_at = Some(last + 4);

@@ -9,7 +9,7 @@ use pulsar_io_dynamodb::{
 use tokio::time::Instant;
 
 use super::{SECOND, finish};
-use crate::support::source::{Call, Fault, World, settings};
+use crate::support::source::{Call, Fault, World, number, settings};
 
 /// The calls without which nothing goes on. A release only matters to whoever comes next.
 const VITAL: [Call; 9] = [
@@ -105,6 +105,27 @@ async fn h1_w3_a_call_that_hangs_is_told_and_heals() {
     for call in VITAL {
         fails(call, Fault::Hang, "no answer", 120 * SECOND).await;
     }
+}
+
+/// The Java connector gives up after `numRetries` with a line in the log, and sleeps in between while nothing is read.
+#[tokio::test(start_paused = true)]
+async fn w16_a_checkpoint_that_fails_is_tried_until_it_is_written_and_holds_up_no_records() {
+    let mut world = World::new(84);
+    let shard = world.shard(None);
+    world.write(&shard, 1, 50);
+    let run = world.start(settings());
+    world.until("running", |state| state.all_stored()).await;
+    world.fail(Call::Checkpoint, Fault::Throttle, 40);
+    world.write(&shard, 1, 1);
+    world.until("it fails", |state| state.count(Call::Checkpoint) > 3).await;
+    let failing = Instant::now();
+    world.write(&shard, 1, 50);
+    world.until("records go on", |state| state.all_stored()).await;
+    assert!(failing.elapsed() < 2 * SECOND, "{:?}", failing.elapsed());
+    let last = Checkpoint::At(number(world.last(&shard)));
+    assert_ne!(world.lock().row(&shard).checkpoint, last, "it still fails");
+    world.until("it is written", |state| state.row(&shard).checkpoint == last).await;
+    finish(&world, run).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -32,8 +32,24 @@ async fn d1_kill_and_restart_lose_nothing_and_repeat_at_most_a_checkpoint_interv
     assert!(duplicates(&world) <= 150, "{} duplicates", duplicates(&world));
 }
 
+/// The Java connector writes one after each batch, and so uses up its table's capacity.
 #[tokio::test(start_paused = true)]
-async fn z1_a_clean_stop_waits_for_receipts_and_the_next_start_repeats_nothing() {
+async fn w2_a_busy_shard_is_checkpointed_once_an_interval() {
+    let mut world = World::new(12);
+    let shard = world.shard(None);
+    let run = world.start(Settings { checkpoint_interval: 2 * SECOND, ..settings() });
+    for _ in 0..600 {
+        world.write(&shard, 1, 2);
+        tokio::time::sleep(SECOND / 10).await;
+    }
+    let writes = world.lock().count(Call::Checkpoint);
+    assert!((25..=31).contains(&writes), "{writes} checkpoints in 60 s");
+    assert_eq!(world.lock().count(Call::Renew), 0, "a checkpoint is a renewal");
+    finish(&world, run).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn w18_z1_a_clean_stop_waits_for_receipts_and_the_next_start_repeats_nothing() {
     let mut world = World::new(4);
     let shard = world.shard(None);
     world.write(&shard, 1, 100);
@@ -52,7 +68,7 @@ async fn z1_a_clean_stop_waits_for_receipts_and_the_next_start_repeats_nothing()
 
 /// Also while a write of the lease is under way, which is then found again.
 #[tokio::test(start_paused = true)]
-async fn z1_a_stop_at_any_moment_frees_the_lease_and_repeats_nothing() {
+async fn w15_z1_a_stop_at_any_moment_frees_the_lease_and_repeats_nothing() {
     let mut world = World::new(11);
     let shard = world.shard(None);
     world.lock().receipt_delay = SECOND / 150;
@@ -89,7 +105,7 @@ async fn z1_a_stop_does_not_wait_for_receipts_for_ever() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn c1_without_receipts_nothing_is_checkpointed_and_a_kill_repeats_it_all() {
+async fn w1_c1_without_receipts_nothing_is_checkpointed_and_a_kill_repeats_it_all() {
     let mut world = World::new(6);
     let shard = world.shard(None);
     world.write(&shard, 1, 50);
@@ -124,7 +140,7 @@ async fn m1_a_topic_that_takes_nothing_stops_the_reading() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn latest_starts_at_the_first_start_whatever_is_restarted() {
+async fn w6_latest_starts_at_the_first_start_whatever_is_restarted() {
     let mut world = World::new(8);
     let shard = world.shard(None);
     let started = world.now_millis();
@@ -147,7 +163,7 @@ async fn latest_starts_at_the_first_start_whatever_is_restarted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn at_timestamp_keeps_the_records_of_its_own_second() {
+async fn w5_at_timestamp_keeps_the_records_of_its_own_second() {
     let mut world = World::new(9);
     let shard = world.shard(None);
     world.write_before_start(&shard, 1, 10, 1_700_000_009_000);
@@ -160,7 +176,7 @@ async fn at_timestamp_keeps_the_records_of_its_own_second() {
 
 /// The Java connector never gets further than this row, and keeps no time in it.
 #[tokio::test(start_paused = true)]
-async fn a_java_connectors_at_timestamp_row_is_read_from_the_configured_time() {
+async fn w5_a_java_connectors_at_timestamp_row_is_read_from_the_configured_time() {
     for (sentinel, start, expected) in [
         (Checkpoint::AtTimestamp, StartPosition::AtTimestamp(1_700_000_010_900), 10),
         // Nobody knows from when: all of it.

@@ -31,6 +31,8 @@ pub enum Kind {
     TrimmedData,
     /// The table, stream, shard or topic does not exist.
     NotFound,
+    /// The stream does not exist any more, and another one has taken its place.
+    StreamReplaced,
     /// The credentials lack a permission.
     AccessDenied,
     /// There are no usable credentials: absent, wrong or expired beyond refresh.
@@ -80,6 +82,7 @@ impl Error {
             Kind::AccessDenied | Kind::Credentials | Kind::NotFound => Retry::Manual,
             Kind::ExpiredIterator
             | Kind::TrimmedData
+            | Kind::StreamReplaced
             | Kind::Invalid
             | Kind::ItemCollectionFull
             | Kind::Poison

@@ -49,6 +49,12 @@ impl fmt::Display for ShardId {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct StreamArn(Arc<str>);
 
+impl AsRef<str> for StreamArn {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
 impl StreamArn {
     pub fn new(arn: impl AsRef<str>) -> Self {
         Self(arn.as_ref().into())
@@ -61,6 +67,11 @@ impl StreamArn {
     /// The ARN of its table.
     pub fn table(&self) -> &str {
         self.0.split_once("/stream/").map_or(&self.0, |(table, _)| table)
+    }
+
+    /// Whether this is a stream of the same table (or of an earlier one of its name) and was enabled before the other.
+    pub fn precedes(&self, other: &Self) -> bool {
+        self.table() == other.table() && self.label() < other.label()
     }
 
     /// When it was enabled, such as `2026-11-21T08:00:00.000`.
@@ -184,6 +195,20 @@ pub trait StreamReader: Send + Sync + 'static {
 
     /// At most 1,000 records or 1 MB. May be empty although more follow.
     fn get_records(&self, shard: &ShardId, iterator: &str) -> impl Future<Output = Result<Page>> + Send;
+}
+
+/// What a source reads: one stream, or the streams that a table has one after the other.
+pub trait Streams: Send + Sync + 'static {
+    type Reader: StreamReader;
+
+    /// Whether a stream that is over may have a successor: a table was named, and not a stream.
+    fn follows(&self) -> bool;
+
+    /// The stream that takes the table's changes now or took them last; or the one that was named. Errors with `NotFound` where there is no
+    /// such table, and with `Configuration` where it has no stream.
+    fn latest(&self) -> impl Future<Output = Result<StreamArn>> + Send;
+
+    fn open(&self, stream: &StreamArn) -> Self::Reader;
 }
 
 // === leases ===

@@ -15,6 +15,7 @@ const PURE: &[&str] = &[
     "source/lease/sightings.rs",
     "source/lease/mark.rs",
     "source/shard.rs",
+    "source/succession.rs",
     "source/convert/mod.rs",
     "source/convert/filter.rs",
     "source/convert/java_hash.rs",

@@ -23,7 +23,11 @@ const DEVIATIONS: &[(&str, &str, &str)] = &[
         "may be given together with `awsRegion`, and each on its own",
         "the Java connector fails with any endpoint",
     ),
-    ("`awsDynamodbStreamArn`", "may also be a table's ARN or `table:NAME`", "a stream that is switched off and on has a new ARN"),
+    (
+        "`awsDynamodbStreamArn`",
+        "may also be a table's ARN or `table:NAME`",
+        "a stream that is switched off and on has a new ARN, which is followed",
+    ),
     (
         "`awsCredentialPluginParam`",
         "not needed for the default chain; static keys may have a `sessionToken`, roles an `externalId`",

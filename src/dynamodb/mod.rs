@@ -11,3 +11,4 @@ mod kept;
 pub mod lease_table;
 pub mod probe;
 pub mod stream_reader;
+pub mod streams;

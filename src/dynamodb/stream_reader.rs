@@ -2,7 +2,7 @@
 //!
 //! GetRecords pages are kept as the text that the service sent (`docs/decisions/001`): the HTTP client is wrapped, see [`keep_pages`].
 
-use std::{cell::RefCell, mem, time::Duration};
+use std::{cell::RefCell, mem};
 
 use aws_sdk_dynamodbstreams::{
     Client,
@@ -24,8 +24,7 @@ use serde_json::value::RawValue;
 
 use super::failure::classify;
 use crate::{
-    error::{Error, Kind, Result, Retry},
-    metrics::health::Health,
+    error::{Error, Kind, Result},
     ports::{self, Page, ReadFrom, SequenceNumber, Shard, ShardId, ShardPage, StreamArn, StreamStatus},
 };
 
@@ -110,41 +109,6 @@ struct ChangeText {
     #[serde(default)]
     approximate_creation_date_time: f64,
     sequence_number: String,
-}
-
-/// How long a table may take to say which stream it has.
-const RESOLVE_BACKOFF: Duration = Duration::from_secs(1);
-
-/// The ARN of the stream that is meant by a stream's ARN, a table's ARN, or `table:NAME`.
-///
-/// Waits, with red health, while DynamoDB is not reachable or refuses the credentials. A table that does not exist or has no stream is
-/// an error.
-pub async fn resolve_stream(client: &aws_sdk_dynamodb::Client, reference: &str, health: &Health) -> Result<String> {
-    const STAGE: &str = "find the stream";
-    if reference.contains("/stream/") {
-        return Ok(reference.to_owned());
-    }
-    let table = reference.strip_prefix("table:").unwrap_or(reference);
-    loop {
-        let doing = || format!("find the stream of table {table} (dynamodb:DescribeTable)");
-        match client.describe_table().table_name(table).send().await {
-            Ok(answer) => {
-                health.green(STAGE);
-                let arn = answer.table.and_then(|table| table.latest_stream_arn);
-                return arn.ok_or_else(|| {
-                    Error::new(Kind::Configuration, doing(), "the table has no stream; switch one on, with new and old images")
-                });
-            }
-            Err(error) => match classify(doing(), error) {
-                error if error.retry() != Retry::Never && error.kind() != Kind::NotFound => {
-                    tracing::warn!(%error, "trying again");
-                    health.red(STAGE, &error);
-                    tokio::time::sleep(RESOLVE_BACKOFF).await;
-                }
-                error => return Err(error),
-            },
-        }
-    }
 }
 
 impl ports::StreamReader for StreamReader {

@@ -11,7 +11,7 @@ use crate::{
         client,
         item_table::ItemTables,
         lease_table::LeaseTable,
-        stream_reader::{self, StreamReader},
+        streams::{self, Streams},
     },
     error::{Error, Kind, Result},
     metrics::{
@@ -42,19 +42,21 @@ pub fn source(configured: Source, pulsar: PulsarSettings, http_address: Option<S
         let ready = async {
             let aws = client::load(&configured.aws).await?;
             let dynamodb = client::dynamodb(&aws, configured.dynamodb_endpoint.as_deref());
-            let stream = stream_reader::resolve_stream(&dynamodb, &configured.stream, &health).await?;
-            tracing::info!(stream, topic = configured.topic, leases = configured.lease_table, "source");
-            let reader = StreamReader::new(client::streams(&aws, configured.streams_endpoint.as_deref()), stream);
+            // What is wrong with it is told before anything is created.
+            let stream = streams::resolve_stream(&dynamodb, &configured.stream, &health).await?;
+            tracing::info!(%stream, topic = configured.topic, leases = configured.lease_table, "source");
+            let streams = client::streams(&aws, configured.streams_endpoint.as_deref());
+            let streams = Streams::new(dynamodb.clone(), streams, configured.stream.clone());
             let leases = LeaseTable::new(dynamodb, configured.lease_table.clone()).with_billing(configured.billing);
             let pulsar = connect(&pulsar, &health).await?;
-            Ok((aws, reader, leases, TopicPublisher::open(pulsar, &configured.topic, health.clone()).await?))
+            Ok((aws, streams, leases, TopicPublisher::open(pulsar, &configured.topic, health.clone()).await?))
         };
         // Getting ready can wait for long, for Pulsar say, and has to stop when it is told to.
         let Some(ready) = stop.run_until_cancelled(ready).await else { return Ok(()) };
-        let (aws, reader, leases, (publisher, lanes)) = ready?;
+        let (aws, streams, leases, (publisher, lanes)) = ready?;
         let working = async {
             let outcome =
-                source::run(configured.settings, Clock::start(), Arc::new(reader), Arc::new(leases), publisher, health.clone(), stop).await;
+                source::run(configured.settings, Clock::start(), streams, Arc::new(leases), publisher, health.clone(), stop).await;
             finish(lanes).await;
             outcome
         };

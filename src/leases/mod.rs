@@ -20,11 +20,7 @@ use self::view::{Next, Position};
 use crate::{
     cli::{Leases, LeasesAction},
     config::{self, load, source::Source},
-    dynamodb::{
-        client,
-        lease_table::LeaseTable,
-        stream_reader::{StreamReader, resolve_stream},
-    },
+    dynamodb::{client, lease_table::LeaseTable, stream_reader::StreamReader, streams::resolve_stream},
     error::{Error, Kind, Result},
     metrics::health::Health,
     ports::{Checkpoint, Lease, LeaseTable as _, ShardId, StreamArn},
@@ -78,7 +74,7 @@ impl Context {
             table: LeaseTable::new(dynamodb, configured.lease_table.clone()),
             table_name: configured.lease_table,
             failover: configured.settings.failover,
-            stream: stream.map(StreamArn::new),
+            stream,
             reader: Box::new(move |arn| StreamReader::new(streams.clone(), arn.as_str())),
         })
     }

@@ -9,6 +9,8 @@ use crate::ports::Moment;
 
 /// Short after a start and after a shard that ended without a child in sight, doubled up to the ceiling.
 const PAUSE: Duration = Duration::from_secs(10);
+/// While no shard is left to read.
+const SHORT_PAUSE: Duration = Duration::from_secs(1);
 const PAUSE_CEILING: Duration = Duration::from_secs(300);
 /// How often a worker asks itself whether the slow audit is its own.
 const RECHECK: Duration = Duration::from_secs(30);
@@ -30,6 +32,8 @@ pub struct Audit {
     pub created: usize,
     /// How many shards have to wait for another listing.
     pub postponed: usize,
+    /// The stream is disabled, and all shards of it that are wanted had their rows before.
+    pub complete: bool,
 }
 
 /// When the next audit is due.
@@ -75,6 +79,12 @@ impl Audits {
         }
         self.next = Some(now + self.pause);
         self.pause = (self.pause * 2).min(PAUSE_CEILING);
+    }
+
+    /// No shard is left to read: either the stream is over, which only a look at the whole of it tells, or something was not found yet.
+    pub fn all_finished(&mut self, now: Moment) {
+        (self.needed, self.whole_in) = (true, 1);
+        self.next = self.next.map(|due| due.min(now + SHORT_PAUSE));
     }
 
     /// A shard has ended, and the stream did not show what follows.

@@ -16,17 +16,19 @@ use tokio::{
 };
 
 use super::{
-    StartPosition,
+    Settings, StartPosition,
     audit::{Audit, Scope},
     clock::Clock,
     discover::{self, Listing, Rows, Times},
+    follow::Succession,
     garbage,
     heal::{self, heal},
+    succession,
 };
 use crate::{
     error::{Error, Kind, Result},
     metrics::{health::Health, names},
-    ports::{Lease, LeaseTable, Moment, Shard, ShardId, StreamReader, StreamStatus},
+    ports::{Lease, LeaseTable, Moment, Shard, ShardId, ShardPage, StreamReader, StreamStatus},
 };
 
 /// All consumers of a stream share ten DescribeStream calls a second; this worker leaves half of them.
@@ -42,6 +44,8 @@ const DELETIONS: usize = 1_000;
 
 /// The stage of health that tells of the stream itself.
 const STREAM: &str = "stream";
+/// The stage of health that tells of DescribeStream.
+const DISCOVER: &str = "discover";
 /// The stage of health that tells of shards which wait for an ancestor.
 const POSTPONED: &str = "discover postponed";
 
@@ -70,6 +74,7 @@ pub struct Catalog<R, L> {
     created: Notify,
     /// Since when shards wait for an ancestor that is not listed.
     postponed_since: Mutex<Option<Moment>>,
+    succession: Arc<Succession>,
 }
 
 /// What the stream says about a shard that could not be read.
@@ -82,12 +87,12 @@ pub enum Existence {
 }
 
 impl<R: StreamReader, L: LeaseTable> Catalog<R, L> {
-    pub fn new(reader: Arc<R>, table: Arc<L>, (start, started_millis): (StartPosition, i64), clock: Clock, health: Health) -> Self {
+    pub fn new(reader: Arc<R>, table: Arc<L>, settings: &Settings, clock: Clock, health: Health, succession: Arc<Succession>) -> Self {
         Self {
             reader,
             table,
-            start,
-            started_millis,
+            start: settings.start,
+            started_millis: settings.started_at,
             clock,
             health,
             next_call: tokio::sync::Mutex::new(Instant::now()),
@@ -97,6 +102,14 @@ impl<R: StreamReader, L: LeaseTable> Catalog<R, L> {
             last_listing: tokio::sync::Mutex::default(),
             created: Notify::new(),
             postponed_since: Mutex::default(),
+            succession,
+        }
+    }
+
+    /// The worker leaves the stream: there is nothing more to tell of it.
+    pub fn leave(&self) {
+        for stage in [STREAM, POSTPONED, DISCOVER] {
+            self.health.green(stage);
         }
     }
 
@@ -129,12 +142,14 @@ impl<R: StreamReader, L: LeaseTable> Catalog<R, L> {
     pub async fn audit(&self, scope: Scope) -> Result<Audit> {
         // The rows first: a lease that appears meanwhile makes a creation that does nothing, where a shard that appears
         // meanwhile could otherwise be taken for one without leased ancestors.
-        let mut rows = Rows::new(heal("leases", self.clock, &self.health, Duration::ZERO, || self.table.list()).await?);
+        let all = heal("leases", self.clock, &self.health, Duration::ZERO, || self.table.list()).await?;
+        let (own, others) = all.into_iter().partition(|row| succession::is_of(row, self.reader.arn()));
+        let (mut rows, others): (_, Vec<Lease>) = (Rows::new(own), others);
         if !rows.before().is_empty() && self.start != StartPosition::TrimHorizon {
             tracing::debug!("shards with leases, and their children, go on from there; the start position is for others");
         }
         let from = if scope == Scope::Whole { None } else { discover::audit_from(rows.before(), self.clock.epoch_millis()).cloned() };
-        let (mut audit, mut looked_at) = (Audit::default(), 0);
+        let (mut audit, mut looked_at, mut refused) = (Audit::default(), 0, false);
         let mut pages = Pages::after(from);
         while self.turn_page(&mut pages).await? {
             let listing = &pages.listing;
@@ -146,10 +161,13 @@ impl<R: StreamReader, L: LeaseTable> Catalog<R, L> {
             let times = Times { started: self.started_millis, now: self.clock.epoch_millis() };
             let missing = discover::missing(listing, &rows, self.start, times);
             for lease in missing.leases {
-                if let Some(lease) = self.create_if_possible(lease).await? {
-                    rows.created(lease);
-                    audit.created += 1;
-                    self.created.notify_one();
+                match self.create_if_possible(lease).await? {
+                    Some(lease) => {
+                        rows.created(lease);
+                        audit.created += 1;
+                        self.created.notify_one();
+                    }
+                    None => refused = true,
                 }
             }
             audit.postponed = missing.postponed.len();
@@ -158,18 +176,33 @@ impl<R: StreamReader, L: LeaseTable> Catalog<R, L> {
             }
         }
         let Pages { status, listing, .. } = pages;
-        // Not an error, but nothing more will come from here (H1).
-        if matches!(status, StreamStatus::Disabling | StreamStatus::Disabled) {
-            self.health.red(
-                STREAM,
-                "the stream is disabled: what is in it is still read; a stream that is enabled again has a new ARN, which a restart finds",
-            );
-        } else {
-            self.health.green(STREAM);
+        self.tell_status(status);
+        audit.complete = status == StreamStatus::Disabled && listing.is_whole() && audit.created == 0 && audit.postponed == 0 && !refused;
+        let garbage = garbage::finished(&listing, rows.before(), self.clock.epoch_millis());
+        self.delete(garbage.iter().take(DELETIONS)).await?;
+        if listing.is_whole() && audit.postponed == 0 && !refused {
+            let now = self.clock.epoch_millis();
+            let is_gone = |row: &Lease| discover::is_gone(&row.shard, now);
+            let left = succession::left_behind(&others, self.reader.arn(), &self.succession.lost, is_gone);
+            self.delete(left.take(DELETIONS)).await?;
         }
-        self.delete_garbage(&listing, rows.before()).await?;
         tracing::debug!(shards = listing.len(), ?scope, ?status, ?audit, "the stream was listed");
         Ok(audit)
+    }
+
+    /// A disabled stream is no error, but nothing more will come from it (H1).
+    fn tell_status(&self, status: StreamStatus) {
+        if !matches!(status, StreamStatus::Disabling | StreamStatus::Disabled) || self.succession.has_successor() {
+            self.health.green(STREAM);
+            return;
+        }
+        self.succession.hurry();
+        let then = if self.succession.follows {
+            "the table's next stream follows as soon as one is switched on"
+        } else {
+            "then the source ends, since a stream that is switched on again has another ARN; table:NAME as awsDynamodbStreamArn follows it"
+        };
+        self.health.red(STREAM, format!("the stream is disabled: what is in it is still read; {then}"));
     }
 
     /// Waits until an audit has created rows: they can be read before it has come to its end. Cancel-safe.
@@ -217,12 +250,18 @@ impl<R: StreamReader, L: LeaseTable> Catalog<R, L> {
     async fn find(&self, parent: &ShardId) -> Result<Found> {
         let crowd: Vec<ShardId> = self.lock_waiting().keys().cloned().collect();
         if crowd.len() <= FEW && !self.unfiltered.load(Ordering::Relaxed) {
-            match self.call(|| self.reader.children(parent)).await? {
-                Some(mut page) => {
+            // A parent that is trimmed is not known any more; a stream that is gone tells so when it is listed.
+            let unless_missing = |answer: Result<_>| match answer {
+                Err(error) if error.kind() == Kind::NotFound => Ok(Err(error)),
+                answer => answer.map(Ok),
+            };
+            match self.call(|| async { unless_missing(self.reader.children(parent).await) }).await? {
+                Ok(Some(mut page)) => {
                     page.shards.retain(|shard| shard.parent.as_ref() == Some(parent));
                     return Ok((page.shards, grows(page.status)));
                 }
-                None => self.unfiltered.store(true, Ordering::Relaxed),
+                Ok(None) => self.unfiltered.store(true, Ordering::Relaxed),
+                Err(error) => tracing::warn!(%error, "the stream is listed instead"),
             }
         }
         // Children are opened after their parents, and listed after them.
@@ -274,12 +313,12 @@ impl<R: StreamReader, L: LeaseTable> Catalog<R, L> {
         if pages.listing.is_complete() {
             return Ok(false);
         }
-        let page = match self.call(|| self.reader.list_shards(pages.after.as_ref())).await {
+        let page = match self.call(|| self.list(pages.after.as_ref())).await {
             // The shard to start from is not there any more.
             Err(error) if error.kind() == Kind::Invalid && pages.after.is_some() && pages.listing.is_empty() => {
                 tracing::warn!(%error, "the stream is listed from its beginning");
                 *pages = Pages::after(None);
-                self.call(|| self.reader.list_shards(None)).await?
+                self.call(|| self.list(None)).await?
             }
             answer => answer?,
         };
@@ -289,11 +328,25 @@ impl<R: StreamReader, L: LeaseTable> Catalog<R, L> {
         Ok(true)
     }
 
-    async fn delete_garbage(&self, listing: &Listing, rows: &[Lease]) -> Result<()> {
-        for row in garbage::finished(listing, rows, self.clock.epoch_millis()).into_iter().take(DELETIONS) {
-            if heal("leases", self.clock, &self.health, Duration::ZERO, || self.table.delete(&row)).await? {
+    /// One page, or what its absence means.
+    async fn list(&self, after: Option<&ShardId>) -> Result<ShardPage> {
+        let error = match self.reader.list_shards(after).await {
+            Err(error) if error.kind() == Kind::NotFound => error,
+            answer => return answer,
+        };
+        self.succession.hurry();
+        Err(match after {
+            Some(_) => Error::new(Kind::Invalid, "list the stream from a shard on", error),
+            None if self.succession.has_successor() => Error::new(Kind::StreamReplaced, format!("read {}", self.reader.arn()), error.why()),
+            None => error,
+        })
+    }
+
+    async fn delete(&self, rows: impl Iterator<Item = &Lease>) -> Result<()> {
+        for row in rows {
+            if heal("leases", self.clock, &self.health, Duration::ZERO, || self.table.delete(row)).await? {
                 counter!(names::SOURCE_LEASES_DELETED).increment(1);
-                tracing::info!(shard = %row.shard, "the lease of a finished shard is deleted");
+                tracing::info!(shard = %row.shard, "a lease that nobody needs any more is deleted");
             }
         }
         Ok(())
@@ -322,7 +375,7 @@ impl<R: StreamReader, L: LeaseTable> Catalog<R, L> {
     }
 
     async fn call<T, Fut: Future<Output = Result<T>>>(&self, mut call: impl FnMut() -> Fut) -> Result<T> {
-        heal("discover", self.clock, &self.health, Duration::ZERO, || {
+        heal(DISCOVER, self.clock, &self.health, Duration::ZERO, || {
             let call = call();
             async {
                 self.turn().await;

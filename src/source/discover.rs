@@ -235,6 +235,11 @@ pub fn is_young(id: &ShardId, now: i64) -> bool {
     created_millis(id).is_some_and(|created| created > now - RETENTION_MILLIS)
 }
 
+/// Whether the stream cannot have the shard any more: it was open for some hours and kept for 24 more. `now`: epoch milliseconds.
+pub fn is_gone(id: &ShardId, now: i64) -> bool {
+    created_millis(id).is_some_and(|created| created <= now - 2 * RETENTION_MILLIS)
+}
+
 /// When a shard was opened: its id carries it, as in `shardId-00000001752464541000-0a1b2c3d`. Epoch milliseconds.
 pub fn created_millis(id: &ShardId) -> Option<i64> {
     id.as_str().strip_prefix("shardId-")?.split('-').next()?.parse().ok()

@@ -17,7 +17,10 @@ use aws_smithy_runtime_api::client::{
 };
 use aws_smithy_types::body::SdkBody;
 use pulsar_io_dynamodb::{
-    dynamodb::stream_reader::{StreamReader, keep_pages, resolve_stream},
+    dynamodb::{
+        stream_reader::{StreamReader, keep_pages},
+        streams::resolve_stream,
+    },
     error::{Error, Kind},
     metrics::health::Health,
     ports::{ReadFrom, ShardId, StreamReader as _, StreamStatus},
@@ -42,7 +45,7 @@ async fn stream(test: &str) -> Option<(Client, String, StreamReader)> {
     let spec = StreamSpecification::builder().stream_enabled(true).stream_view_type(StreamViewType::NewAndOldImages);
     client.update_table().table_name(&table).stream_specification(spec.build().expect("complete")).send().await.expect("a stream");
     let arn = resolve_stream(&client, &format!("table:{table}"), &Health::default()).await.expect("its ARN");
-    Some((client, table, reader(&arn)))
+    Some((client, table, reader(arn.as_str())))
 }
 
 fn reader(arn: &str) -> StreamReader {
@@ -106,8 +109,8 @@ async fn what_does_not_exist_is_told_apart() {
 
     let described = client.describe_table().table_name(&table).send().await.expect("the table").table.expect("the table");
     let (table_arn, stream_arn) = (described.table_arn.expect("an ARN"), described.latest_stream_arn.expect("an ARN"));
-    assert_eq!(resolve_stream(&client, &table_arn, &Health::default()).await.expect("by the table's ARN"), stream_arn);
-    assert_eq!(resolve_stream(&client, &stream_arn, &Health::default()).await.expect("by its own"), stream_arn);
+    assert_eq!(resolve_stream(&client, &table_arn, &Health::default()).await.expect("by the table's ARN").as_str(), stream_arn);
+    assert_eq!(resolve_stream(&client, &stream_arn, &Health::default()).await.expect("by its own").as_str(), stream_arn);
     let plain = create(&client).await;
     let error = resolve_stream(&client, &format!("table:{plain}"), &Health::default()).await.expect_err("no stream");
     assert_eq!(error.kind(), Kind::Configuration);

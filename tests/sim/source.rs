@@ -9,6 +9,7 @@ mod random;
 mod rollover;
 mod shards;
 mod start;
+mod streams;
 
 use std::time::Duration;
 

@@ -80,7 +80,9 @@ fn cloudwatch_level<'de, D: serde::Deserializer<'de>>(deserializer: D) -> std::r
 pub struct SourceKeys {
     #[serde(flatten)]
     pub aws: AwsKeys,
-    /// What to read: a stream's ARN, or a table's ARN, or `table:NAME`; a table stands for its current stream. Required.
+    /// What to read: a stream's ARN, or a table's ARN, or `table:NAME`. A table stands for its streams, one after the other: when its stream is switched
+    /// off and on again, or the table is made anew, the new stream is read from its beginning once the old one is finished. A stream's ARN
+    /// stands for that stream alone: once it is switched off and read, the source ends with exit code 1. Required.
     pub aws_dynamodb_stream_arn: Option<String>,
     /// URL of DynamoDB Streams, instead of the region's own.
     pub aws_endpoint: Option<String>,

@@ -8,7 +8,7 @@ use pulsar_io_dynamodb::{
     dynamodb::{
         client,
         credentials::{Credentials, Sts as Place},
-        stream_reader::resolve_stream,
+        streams::resolve_stream,
     },
     error::Kind,
     metrics::health::Health,
@@ -153,7 +153,7 @@ async fn h1_an_outage_of_sts_is_told_and_heals() {
         assert!(red.contains(reason) && !red.contains("hush"), "{outage:?}: {red}");
         aws.state().sts = Sts::Works;
         let stream = resolved.await.expect("no panic").expect("the stream");
-        assert!(stream.contains("table/orders/stream/"), "{stream}");
+        assert!(stream.as_str().contains("table/orders/stream/"), "{stream}");
         assert!(health.reasons().is_empty(), "{:?}", health.reasons());
     }
 }

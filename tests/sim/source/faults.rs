@@ -1,7 +1,10 @@
 //! What services do to a worker.
 
 use metrics_exporter_prometheus::PrometheusBuilder;
-use pulsar_io_dynamodb::{error::Kind, ports::Checkpoint};
+use pulsar_io_dynamodb::{
+    error::Kind,
+    ports::{Checkpoint, StreamStatus},
+};
 
 use super::{SECOND, duplicates, finish};
 use crate::support::source::{Call, Fault, World, number, settings};
@@ -159,12 +162,13 @@ async fn d1_a_young_shard_that_a_listing_leaves_out_is_not_taken_for_trimmed() {
 #[tokio::test(start_paused = true)]
 async fn w23_c2_h1_a_stream_that_is_gone_ends_no_shard_and_turns_health_red() {
     let (world, shard, run) = running(47).await;
-    world.lock().stream_gone = true;
+    let stream = world.stream();
+    world.lock().streams.remove(&stream);
     tokio::time::sleep(120 * SECOND).await;
     assert!(matches!(world.lock().row(&shard).checkpoint, Checkpoint::At(_)));
     let reasons = world.health.reasons();
     assert!(reasons.values().any(|reason| reason.contains("the stream is gone")), "{reasons:?}");
-    world.lock().stream_gone = false;
+    world.lock().streams.insert(stream, StreamStatus::Enabled);
     world.write(&shard, 1, 10);
     finish(&world, run).await;
 }

@@ -2,10 +2,7 @@
 
 use std::time::Duration;
 
-use pulsar_io_dynamodb::{
-    error::Kind,
-    ports::{Checkpoint, StreamStatus},
-};
+use pulsar_io_dynamodb::{error::Kind, ports::Checkpoint};
 use tokio::time::Instant;
 
 use super::{SECOND, finish};
@@ -169,16 +166,27 @@ async fn h1_w9_a_topic_that_acknowledges_nothing_is_told_and_heals() {
 
 #[tokio::test(start_paused = true)]
 async fn h1_a_disabled_stream_is_told_while_what_is_in_it_is_read() {
-    let mut world = World::new(82);
-    let shard = world.shard(None);
-    world.write(&shard, 1, 50);
-    world.close(&shard);
-    world.lock().status = StreamStatus::Disabled;
-    let run = world.start(settings());
-    red(&world, "disabled", "the stream is disabled", 60 * SECOND).await;
-    assert!(world.lock().all_stored());
-    assert_eq!(world.lock().row(&shard).checkpoint, Checkpoint::ShardEnd);
-    run.stopped().await.expect("a clean stop");
+    for follows in [false, true] {
+        let mut world = World::new(82);
+        world.lock().follows = follows;
+        let shard = world.shard(None);
+        world.write(&shard, 1, 50);
+        world.disable();
+        world.hold_receipts(true);
+        let run = world.start(settings());
+        let then = if follows { "the table's next stream follows" } else { "then the source ends" };
+        red(&world, "disabled", then, 60 * SECOND).await;
+        world.hold_receipts(false);
+        world.until("it is read to its end", |state| state.row(&shard).checkpoint == Checkpoint::ShardEnd).await;
+        if follows {
+            tokio::time::sleep(60 * SECOND).await;
+            red(&world, "nothing follows", "the table has no other stream yet", SECOND).await;
+            run.stopped().await.expect("a clean stop");
+        } else {
+            run.ended().await.expect_err("there is nothing left to do");
+        }
+        world.check();
+    }
 }
 
 #[tokio::test(start_paused = true)]

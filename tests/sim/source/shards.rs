@@ -1,6 +1,6 @@
 //! Splits, ends and children.
 
-use pulsar_io_dynamodb::ports::{Checkpoint, StreamStatus};
+use pulsar_io_dynamodb::ports::Checkpoint;
 use tokio::time::Instant;
 
 use super::{SECOND, duplicates, finish};
@@ -95,19 +95,4 @@ async fn a_child_that_is_listed_before_its_parent_ends_waits() {
     assert_eq!(world.lock().row(&child).owner, None);
     world.close(&parent);
     finish(&world, run).await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_disabled_stream_is_read_to_its_end() {
-    for knows_children in [true, false] {
-        let mut world = World::new(25);
-        let shard = world.shard(None);
-        world.write(&shard, 1, 50);
-        world.close(&shard);
-        world.lock().status = StreamStatus::Disabled;
-        world.lock().knows_children = knows_children;
-        let run = world.start(settings());
-        world.until("the end is written", |state| state.rows.values().any(|row| row.checkpoint == Checkpoint::ShardEnd)).await;
-        finish(&world, run).await;
-    }
 }

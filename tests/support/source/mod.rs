@@ -19,7 +19,7 @@ use std::{
 use bytes::Bytes;
 use pulsar_io_dynamodb::{
     metrics::health::Health,
-    ports::{Lease, SequenceNumber, Shard, ShardId, StreamStatus},
+    ports::{Lease, SequenceNumber, Shard, ShardId, StreamArn, StreamStatus},
     source::{Settings, StartPosition},
 };
 use tokio::{sync::Notify, time::Instant};
@@ -31,18 +31,29 @@ use self::{
 pub use self::{
     machine::{BEGIN_MILLIS, FakeMachine},
     network::{Call, Fault, Service},
-    stream::FakeStream,
+    stream::FakeStreams,
     table::FakeTable,
     topic::FakeTopic,
     worker::Run,
 };
 
-/// The stream that every world has.
-pub const STREAM: &str = "arn:aws:dynamodb:eu-west-1:000000000000:table/orders/stream/2026-11-21T08:00:00.000";
+/// The streams that a table has one after the other, by their days.
+fn stream_arn(table: &str, day: usize) -> StreamArn {
+    StreamArn::new(format!("arn:aws:dynamodb:eu-west-1:000000000000:table/{table}/stream/2026-11-{day:02}T08:00:00.000"))
+}
+
+/// What the table says of its streams.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Latest {
+    Stream(StreamArn),
+    NoStream,
+    NoTable,
+}
 
 #[derive(Debug)]
 pub struct FakeShard {
     pub shard: Shard,
+    stream: StreamArn,
     pub records: Vec<Record>,
     /// Records before this index are gone.
     pub trimmed: usize,
@@ -71,8 +82,13 @@ pub struct Published {
 
 pub struct State {
     pub shards: BTreeMap<ShardId, FakeShard>,
-    pub status: StreamStatus,
-    pub stream_gone: bool,
+    /// The streams that exist.
+    pub streams: BTreeMap<StreamArn, StreamStatus>,
+    pub latest: Latest,
+    /// Workers are given the table, and not its stream.
+    pub follows: bool,
+    /// The stream that new shards belong to.
+    stream: StreamArn,
     pub knows_children: bool,
     /// Records in a page.
     pub page: usize,
@@ -133,6 +149,8 @@ pub struct State {
     lanes: BTreeMap<(Actor, u32), VecDeque<topic::Accepted>>,
     generation: u64,
     next_sequence: u64,
+    /// How many streams were switched on after the first one.
+    switched: usize,
     runs: Actor,
 }
 
@@ -148,10 +166,13 @@ pub struct World {
 impl World {
     pub fn new(seed: u64) -> Self {
         let began = Instant::now();
+        let stream = stream_arn("orders", 1);
         let state = State {
             shards: BTreeMap::new(),
-            status: StreamStatus::Enabled,
-            stream_gone: false,
+            streams: BTreeMap::from([(stream.clone(), StreamStatus::Enabled)]),
+            latest: Latest::Stream(stream.clone()),
+            follows: false,
+            stream,
             knows_children: true,
             page: 1000,
             shards_in_a_page: 3,
@@ -190,6 +211,7 @@ impl World {
             lanes: BTreeMap::new(),
             generation: 0,
             next_sequence: 1,
+            switched: 0,
             runs: 0,
         };
         Self { state: Arc::new(Mutex::new(state)), changed: Arc::new(Notify::new()), health: Health::default() }
@@ -211,8 +233,46 @@ impl World {
         let id = ShardId::new(format!("shardId-{:020}-{:08x}", state.next_shard, state.next_shard % 0xffff_ffff));
         let shard = Shard { id: id.clone(), parent: parent.cloned(), closed: false };
         let hidden_until = Instant::now();
-        state.shards.insert(id.clone(), FakeShard { shard, records: Vec::new(), trimmed: 0, hidden_until, settled: 0 });
+        let stream = state.stream.clone();
+        state.shards.insert(id.clone(), FakeShard { shard, stream, records: Vec::new(), trimmed: 0, hidden_until, settled: 0 });
         id
+    }
+
+    /// The stream that the table has now.
+    pub fn stream(&self) -> StreamArn {
+        self.lock().stream.clone()
+    }
+
+    /// The stream is switched off: nothing more is written to it, and it can be read for a day.
+    pub fn disable(&self) {
+        let mut state = self.lock();
+        let stream = state.stream.clone();
+        for shard in state.shards.values_mut().filter(|shard| shard.stream == stream) {
+            shard.shard.closed = true;
+        }
+        state.streams.insert(stream, StreamStatus::Disabled);
+    }
+
+    /// A stream is switched on: shards belong to it from now on.
+    pub fn enable(&self) -> StreamArn {
+        self.enable_at("orders")
+    }
+
+    /// The same at another table.
+    pub fn enable_at(&self, table: &str) -> StreamArn {
+        let mut state = self.lock();
+        state.switched += 1;
+        let stream = stream_arn(table, 1 + state.switched);
+        state.streams.insert(stream.clone(), StreamStatus::Enabled);
+        (state.latest, state.stream) = (Latest::Stream(stream.clone()), stream.clone());
+        stream
+    }
+
+    /// The stream does not exist any more, nor does what was not read of it.
+    pub fn drop_stream(&self, stream: &StreamArn) {
+        let mut state = self.lock();
+        state.streams.remove(stream);
+        state.shards.retain(|_, shard| shard.stream != *stream);
     }
 
     /// Closes a shard and opens its children.

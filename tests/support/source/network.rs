@@ -30,6 +30,7 @@ pub enum Call {
     Ask,
     Withdraw,
     HandOver,
+    DescribeTable,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,7 +42,7 @@ pub enum Service {
 
 impl Call {
     /// Every call that can be made to fail.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::ListShards,
         Self::Children,
         Self::ShardIterator,
@@ -56,6 +57,7 @@ impl Call {
         Self::Ask,
         Self::Withdraw,
         Self::HandOver,
+        Self::DescribeTable,
     ];
 
     pub fn service(self) -> Service {
@@ -70,7 +72,8 @@ impl Call {
             | Self::Delete
             | Self::Ask
             | Self::Withdraw
-            | Self::HandOver => Service::Leases,
+            | Self::HandOver
+            | Self::DescribeTable => Service::Leases,
         }
     }
 }

@@ -2,11 +2,46 @@
 
 use pulsar_io_dynamodb::{
     error::{Error, Kind, Result},
-    ports::{Page, ReadFrom, Shard, ShardId, ShardPage, StreamArn, StreamReader},
+    ports::{Page, ReadFrom, Shard, ShardId, ShardPage, StreamArn, StreamReader, StreamStatus, Streams},
 };
 use tokio::time::Instant;
 
-use super::{Call, State, World, log::Actor, number};
+use super::{Call, Latest, State, World, log::Actor, number};
+
+/// The streams of a table, one after the other, or the first one alone.
+pub struct FakeStreams {
+    pub world: World,
+    pub run: Actor,
+    /// The stream that the worker was given, unless it was given the table.
+    pub named: Option<StreamArn>,
+}
+
+impl Streams for FakeStreams {
+    type Reader = FakeStream;
+
+    fn follows(&self) -> bool {
+        self.named.is_none()
+    }
+
+    async fn latest(&self) -> Result<StreamArn> {
+        if let Some(stream) = &self.named {
+            return Ok(stream.clone());
+        }
+        let serve = |state: &mut State| {
+            let error = |kind, why| Err(Error::new(kind, "find the stream of table orders", why));
+            match &state.latest {
+                Latest::Stream(stream) => Ok(stream.clone()),
+                Latest::NoStream => error(Kind::Configuration, "scripted: the table has no stream"),
+                Latest::NoTable => error(Kind::NotFound, "scripted: no such table"),
+            }
+        };
+        self.world.call(self.run, Call::DescribeTable, &ShardId::new(""), serve).await
+    }
+
+    fn open(&self, stream: &StreamArn) -> FakeStream {
+        FakeStream { world: self.world.clone(), run: self.run, arn: stream.clone() }
+    }
+}
 
 pub struct FakeStream {
     pub world: World,
@@ -15,17 +50,18 @@ pub struct FakeStream {
 }
 
 impl State {
-    fn visible(&self) -> Vec<Shard> {
-        let visible = self.shards.values().filter(|shard| shard.hidden_until <= Instant::now());
+    fn visible(&self, stream: &StreamArn) -> Vec<Shard> {
+        let visible = self.shards.values().filter(|shard| shard.stream == *stream && shard.hidden_until <= Instant::now());
         visible.map(|shard| shard.shard.clone()).collect()
     }
 
-    fn there(&self) -> Result<()> {
-        if self.stream_gone { Err(Error::new(Kind::NotFound, "describe the stream", "scripted: the stream is gone")) } else { Ok(()) }
+    fn there(&self, stream: &StreamArn) -> Result<StreamStatus> {
+        let gone = || Error::new(Kind::NotFound, "describe the stream", "scripted: the stream is gone");
+        self.streams.get(stream).copied().ok_or_else(gone)
     }
 
-    fn page_of_shards(&mut self, after: Option<&ShardId>) -> ShardPage {
-        let all = self.visible();
+    fn page_of_shards(&mut self, stream: &StreamArn, status: StreamStatus, after: Option<&ShardId>) -> ShardPage {
+        let all = self.visible(stream);
         let mut shards: Vec<Shard> =
             all.iter().filter(|shard| after.is_none_or(|after| shard.id > *after)).take(self.shards_in_a_page).cloned().collect();
         let next = shards.last().map(|shard| shard.id.clone()).filter(|last| all.last().is_some_and(|end| end.id != *last));
@@ -37,7 +73,7 @@ impl State {
                 _ => {}
             }
         }
-        ShardPage { status: self.status, shards, next }
+        ShardPage { status, shards, next }
     }
 
     fn iterator(&mut self, shard: &ShardId, from: &ReadFrom) -> Result<String> {
@@ -85,32 +121,32 @@ impl StreamReader for FakeStream {
     }
 
     async fn list_shards(&self, after: Option<&ShardId>) -> Result<ShardPage> {
-        let after = after.cloned();
+        let (after, stream) = (after.cloned(), self.arn.clone());
         let on = after.clone().unwrap_or_else(|| ShardId::new(""));
-        let serve = move |state: &mut State| state.there().map(|()| state.page_of_shards(after.as_ref()));
+        let serve = move |state: &mut State| state.there(&stream).map(|status| state.page_of_shards(&stream, status, after.as_ref()));
         self.world.call(self.run, Call::ListShards, &on, serve).await
     }
 
     async fn children(&self, parent: &ShardId) -> Result<Option<ShardPage>> {
-        let of = parent.clone();
+        let (of, stream) = (parent.clone(), self.arn.clone());
         let serve = move |state: &mut State| {
-            state.there()?;
-            let children = || state.visible().into_iter().filter(|shard| shard.parent.as_ref() == Some(&of)).collect();
-            Ok(state.knows_children.then(|| ShardPage { status: state.status, shards: children(), next: None }))
+            let status = state.there(&stream)?;
+            let children = || state.visible(&stream).into_iter().filter(|shard| shard.parent.as_ref() == Some(&of)).collect();
+            Ok(state.knows_children.then(|| ShardPage { status, shards: children(), next: None }))
         };
         self.world.call(self.run, Call::Children, parent, serve).await
     }
 
     async fn shard_iterator(&self, shard: &ShardId, from: &ReadFrom) -> Result<String> {
-        let (of, from) = (shard.clone(), from.clone());
-        let serve = move |state: &mut State| state.there().and_then(|()| state.iterator(&of, &from));
+        let (of, from, stream) = (shard.clone(), from.clone(), self.arn.clone());
+        let serve = move |state: &mut State| state.there(&stream).and_then(|_| state.iterator(&of, &from));
         self.world.call(self.run, Call::ShardIterator, shard, serve).await
     }
 
     async fn get_records(&self, shard: &ShardId, iterator: &str) -> Result<Page> {
-        let (of, iterator, run) = (shard.clone(), iterator.to_owned(), self.run);
+        let (of, iterator, run, stream) = (shard.clone(), iterator.to_owned(), self.run, self.arn.clone());
         let serve = move |state: &mut State| {
-            state.there()?;
+            state.there(&stream)?;
             state.check_read(run, &of);
             state.page_of_records(&of, &iterator)
         };

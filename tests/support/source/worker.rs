@@ -5,13 +5,12 @@ use std::{sync::Arc, time::Duration};
 use pulsar_io_dynamodb::{
     error::Result,
     metrics::health::Health,
-    ports::StreamArn,
     source::{self, Settings, clock::Clock},
 };
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::{FakeMachine, FakeStream, FakeTable, FakeTopic, STREAM, World, log::Actor};
+use super::{FakeMachine, FakeStreams, FakeTable, FakeTopic, World, log::Actor};
 
 /// One start of a worker.
 pub struct Run {
@@ -59,13 +58,15 @@ impl World {
         };
         let stop = CancellationToken::new();
         let worker = settings.worker_id.clone();
-        let stream = Arc::new(FakeStream { world: self.clone(), run: id, arn: StreamArn::new(STREAM) });
+        let follows = self.lock().follows;
+        let named = (!follows).then(|| self.stream());
+        let streams = FakeStreams { world: self.clone(), run: id, named };
         let table = Arc::new(FakeTable { world: self.clone(), run: id });
         let topic = FakeTopic { world: self.clone(), run: id };
         let clock = Clock::start_on(machine);
         let health = Health::new(clock);
         self.health = health.clone();
-        let task = tokio::spawn(clock.run(source::run(settings, clock, stream, table, topic, health.clone(), stop.clone())));
+        let task = tokio::spawn(clock.run(source::run(settings, clock, streams, table, topic, health.clone(), stop.clone())));
         Run { id, worker, health, machine, stop, task }
     }
 

@@ -89,7 +89,6 @@ impl Bench {
         let written = stand_in.state().stream().written();
         let mut source = self.places.source(system, name, &stand_in, 60_000);
         let spent = self.follow(&mut source, name, written.iter().sum()).await;
-        let (_, peak) = source.memory();
         source.stop();
         let content = self.places.broker.read(name, spent.published, if system == System::Ours { SAMPLE } else { 0 }).await;
         if system == System::Ours && !self.messages.exists() {
@@ -98,7 +97,7 @@ impl Bench {
         }
         let mut figures = throughput(&content, &spent);
         figures.extend([
-            ("catch-up: peak memory, MB", peak),
+            ("catch-up: peak memory, MB", spent.peak),
             ("catch-up: lost", content.lost(&written) as f64),
             ("catch-up: doubled", content.doubled() as f64),
             ("catch-up: out of order", f64::from(u8::from(!content.in_order))),
@@ -110,13 +109,11 @@ impl Bench {
         assert!(self.messages.exists(), "the bare producer publishes what ours has published: run ours before it");
         let count = self.run.records * self.run.shards as u64;
         let mut producer = self.places.producer(name, &self.messages, count);
-        let mut spent = self.follow(&mut producer, name, count).await;
-        let (_, peak) = producer.memory();
-        spent.last_cpu = producer.cpu().max(spent.last_cpu);
+        let spent = self.follow(&mut producer, name, count).await;
         drop(producer);
         let content = self.places.broker.read(name, count, 0).await;
         let mut figures = throughput(&content, &spent);
-        figures.push(("catch-up: peak memory, MB", peak));
+        figures.push(("catch-up: peak memory, MB", spent.peak));
         figures
     }
 
@@ -234,7 +231,9 @@ impl Bench {
                 (seen, changed) = (published, Instant::now());
             }
             let patience = if seen > messages * 9 / 10 { Duration::from_secs(8) } else { SILENCE };
+            // The bare producer may end at any moment, and the kernel then forgets its memory.
             spent.last_cpu = process.cpu().max(spent.last_cpu);
+            spent.peak = process.memory().1.max(spent.peak);
             if seen >= messages || changed.elapsed() > patience || (!process.is_running() && changed.elapsed() > Duration::from_secs(1)) {
                 spent.published = seen;
                 return spent;
@@ -252,6 +251,8 @@ struct Spent {
     first_cpu: Duration,
     first_published: u64,
     last_cpu: Duration,
+    /// The most memory so far, in MB.
+    peak: f64,
 }
 
 fn throughput(content: &Content, spent: &Spent) -> Vec<(&'static str, f64)> {

@@ -5,7 +5,7 @@
 //! | which stream | [`succession`], asked by [`follow`] | a stream, once the one before it is read to its end | one at a time |
 //! | which shards need a lease, which rows nobody needs | [`discover`] and [`garbage`], asked for by [`catalog`] when a shard ends or [`audit`] says | rows of the lease table | five DescribeStream calls a second |
 //! | which leases to take and keep | [`lease::plan`], [`lease::keeper`] | one task for each lease held | one write under way for each |
-//! | reading | [`shard`], driven by [`poll`] | pages | five calls a second for each shard; a page needs room first |
+//! | reading | [`shard`], driven by [`poll`] | pages | a page needs room first; without a backlog five calls a second for each shard |
 //! | bytes | [`convert`] | messages | the page it comes from |
 //! | sending | [`publish`] | the publisher, and a channel of receipts for each shard | `max_in_flight` records and 128 MiB over all shards (M1) |
 //! | what is safe | [`checkpoint`] | the lease row, written by [`lease::keeper`] | one entry for each record in flight |

@@ -5,7 +5,7 @@
 //!            ▼                              │
 //!   GetIterator(position) ──iterator──► GetRecords ──no next iterator──► End
 //!                                         ▲    │
-//!                                         └────┘ page: full → soon, partial → paced, empty → backoff
+//!                                         └────┘ page: full → at once, partial → paced, empty → backoff
 //! ```
 
 use std::time::Duration;
@@ -16,12 +16,12 @@ use crate::{
     ports::{Checkpoint, Moment, ReadFrom, SequenceNumber},
 };
 
-/// Between two GetRecords of one shard: five a second.
+/// Between two GetRecords of one shard, from start to start, where the first page was not full: the tip is reached (`docs/decisions/014`).
 pub const MIN_INTERVAL: Duration = Duration::from_millis(200);
-/// After a page with fewer records than it could hold: the tip is reached.
-const PARTIAL_PAUSE: Duration = Duration::from_millis(250);
-/// The longest pause after empty pages.
-const EMPTY_CEILING: Duration = Duration::from_secs(1);
+/// The longest pause after empty pages, and between full ones after throttling.
+const MAX_INTERVAL: Duration = Duration::from_secs(1);
+/// What is left of the pause between full pages, where it does not count any more.
+const NO_INTERVAL: Duration = Duration::from_millis(10);
 /// GetRecords gives at most 1,000 records or 1 MB. A page cut by size ends before a record that did not fit, of up to two items of 400 KB.
 const FULL_RECORDS: usize = 1_000;
 const FULL_BYTES: usize = 256 * 1024;
@@ -75,6 +75,8 @@ pub struct Reading {
     ended: bool,
     not_before: Moment,
     empties: u32,
+    /// Between two GetRecords, from start to start, even where the first page was full. Zero until the service throttles.
+    interval: Duration,
     trouble: Trouble,
     throttle_delay: Duration,
     /// A gap began after this record, and nothing was read since.
@@ -95,6 +97,7 @@ impl Reading {
             ended: *checkpoint == Checkpoint::ShardEnd,
             not_before: Moment::ZERO,
             empties: 0,
+            interval: Duration::ZERO,
             trouble: Trouble::default(),
             throttle_delay,
             gap: None,
@@ -134,12 +137,12 @@ impl Reading {
         self.ended = next_iterator.is_none();
         self.iterator = next_iterator;
         self.empties = if fullness == Fullness::Empty { self.empties.saturating_add(1) } else { 0 };
-        let pause = match fullness {
-            Fullness::Full => Duration::ZERO,
-            Fullness::Partial => PARTIAL_PAUSE,
-            Fullness::Empty => (MIN_INTERVAL * (1 << self.empties.min(4))).min(EMPTY_CEILING),
+        self.not_before = match fullness {
+            Fullness::Full => called + self.interval,
+            Fullness::Partial => called + MIN_INTERVAL.max(self.interval),
+            Fullness::Empty => now + (MIN_INTERVAL * (1 << self.empties.min(4))).min(MAX_INTERVAL),
         };
-        self.not_before = (now + pause).max(called + MIN_INTERVAL);
+        self.interval = if self.interval > NO_INTERVAL { self.interval - self.interval / 8 } else { Duration::ZERO };
         self.trouble.healed()
     }
 
@@ -157,6 +160,9 @@ impl Reading {
         }
         let delay = self.trouble.failed(error, self.throttle_delay, now, random);
         self.not_before = now + delay;
+        if error.kind() == Kind::Throttled {
+            self.interval = (self.interval * 2).clamp(MIN_INTERVAL, MAX_INTERVAL);
+        }
         match error.kind() {
             Kind::ExpiredIterator => Verdict::Again { tell: false },
             Kind::TrimmedData => {
@@ -213,19 +219,35 @@ mod tests {
     }
 
     #[test]
-    fn never_above_five_calls_a_second_and_slower_when_idle() {
+    fn at_once_in_a_backlog_five_calls_a_second_at_the_tip_and_slower_when_idle() {
         let mut reading = reading();
-        assert_eq!(pause(&mut reading, Fullness::Full), MIN_INTERVAL);
-        assert_eq!(pause(&mut reading, Fullness::Partial), 260 * MS);
+        assert_eq!(pause(&mut reading, Fullness::Full), Duration::ZERO);
+        assert_eq!(pause(&mut reading, Fullness::Partial), MIN_INTERVAL);
         let idle: Vec<_> = (0..4).map(|_| pause(&mut reading, Fullness::Empty).as_millis()).collect();
         assert_eq!(idle, [410, 810, 1010, 1010]);
-        assert_eq!(pause(&mut reading, Fullness::Full), MIN_INTERVAL, "a full page ends the backoff");
+        assert_eq!(pause(&mut reading, Fullness::Partial), MIN_INTERVAL, "a record ends the backoff");
     }
 
     #[test]
-    fn a_page_that_took_long_is_followed_at_once_when_full() {
+    fn after_throttling_full_pages_are_paced_and_less_so_with_each_that_comes() {
         let mut reading = reading();
-        reading.got_page(Fullness::Full, Some("b".into()), 1000 * MS, 1500 * MS);
+        let throttled = error(Kind::Throttled);
+        reading.failed(&throttled, Moment::ZERO, 0.0);
+        assert_eq!(pause(&mut reading, Fullness::Full), MIN_INTERVAL);
+        assert_eq!(pause(&mut reading, Fullness::Full), MIN_INTERVAL * 7 / 8);
+        for _ in 0..9 {
+            reading.failed(&throttled, Moment::ZERO, 0.0);
+        }
+        assert_eq!(pause(&mut reading, Fullness::Partial), MAX_INTERVAL, "one that is not full is paced as well");
+        let pauses: Vec<_> = (0..50).map(|_| pause(&mut reading, Fullness::Full)).collect();
+        assert!(pauses.is_sorted_by(|a, b| a >= b), "{pauses:?}");
+        assert_eq!(pauses.last(), Some(&Duration::ZERO));
+    }
+
+    #[test]
+    fn a_page_that_took_long_is_followed_at_once() {
+        let mut reading = reading();
+        reading.got_page(Fullness::Partial, Some("b".into()), 1000 * MS, 1500 * MS);
         assert_eq!(reading.next(1500 * MS), Step::GetRecords("b".into()));
     }
 

@@ -48,18 +48,24 @@ async fn d1_every_record_of_every_shard_arrives_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn never_more_than_five_get_records_a_second_for_one_shard() {
+async fn a_backlog_is_read_page_after_page_and_the_tip_five_times_a_second() {
+    const PAGES: usize = 6;
     let mut world = World::new(2);
     let shard = world.shard(None);
     world.lock().page = 1000;
-    world.write(&shard, 1, 6000);
+    world.write(&shard, 1, PAGES * 1000);
     let run = world.start(settings());
+    world.until("the backlog is stored", |state| state.all_stored()).await;
+    for _ in 0..100 {
+        world.write(&shard, 1, 1);
+        tokio::time::sleep(SECOND / 20).await;
+    }
     finish(&world, run).await;
     let state = world.lock();
-    let times: Vec<_> =
-        state.calls.iter().filter(|(call, ..)| *call == crate::support::source::Call::GetRecords).map(|(_, _, at)| *at).collect();
-    assert!(times.len() >= 6);
-    for pair in times.windows(2) {
-        assert!(pair[1] - pair[0] >= SECOND / 5, "{:?} between two calls", pair[1] - pair[0]);
-    }
+    let calls = state.calls.iter().filter(|(call, ..)| *call == crate::support::source::Call::GetRecords);
+    let times: Vec<_> = calls.map(|(_, _, at)| *at).collect();
+    let pauses: Vec<_> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    let (backlog, tip) = pauses.split_at(PAGES);
+    assert!(backlog.iter().all(|pause| *pause < SECOND / 10), "{backlog:?}");
+    assert!(tip.len() > 20 && tip.iter().all(|pause| *pause >= SECOND / 5), "{tip:?}");
 }

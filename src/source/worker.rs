@@ -234,7 +234,10 @@ impl<R: StreamReader, L: LeaseTable, P: Publisher> Worker<R, L, P> {
         let now = self.shared.clock.now();
         match rows {
             Ok(rows) => {
-                let rows = rows.into_iter().filter(|row| succession::is_of(row, self.shared.reader.arn())).collect();
+                let rows: Vec<_> = rows.into_iter().filter(|row| succession::is_of(row, self.shared.reader.arn())).collect();
+                if !self.seen.looked() {
+                    tell_start(&rows);
+                }
                 self.seen.listed(rows, began, now);
                 self.keeper.forget(|shard| self.seen.row(shard));
             }
@@ -388,5 +391,17 @@ impl<R: StreamReader, L: LeaseTable, P: Publisher> Worker<R, L, P> {
         self.shared.health.green(TAKE);
         self.shared.catalog.leave();
         result.or_else(|error| if replaced(&error) { Ok(Ended::Replaced) } else { Err(error) })
+    }
+}
+
+/// People set a start position and wonder why it does not count (spec R14).
+fn tell_start(rows: &[Lease]) {
+    let unfinished = rows.iter().filter(|row| row.checkpoint != Checkpoint::ShardEnd).count();
+    if unfinished > 0 {
+        tracing::info!(
+            leases = unfinished,
+            "going on from the checkpoints of the lease table: initialPositionInStream counts only for shards without a lease, and `leases reset` sets \
+             another position"
+        );
     }
 }

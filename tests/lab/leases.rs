@@ -72,5 +72,7 @@ async fn a_source_goes_on_from_where_a_reset_has_put_it() {
     stream.state().stream().write(0, 5);
     let source = Connector::start(&lab, "source", &config);
     assert_eq!(reader.next().await.key, Some(event_id(0, 15)), "what was written before is skipped");
+    let log = source.log_text();
+    assert!(log.contains("initialPositionInStream counts only for shards without a lease"), "R14: {log}");
     assert!(source.stop().await.success());
 }

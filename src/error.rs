@@ -43,6 +43,10 @@ pub enum Kind {
     ItemCollectionFull,
     /// A message, record or item cannot be converted or written, whatever is tried.
     Poison,
+    /// The same, since it is larger than what is to take it.
+    TooLarge,
+    /// A topic takes no messages any more: it was terminated.
+    Closed,
     /// A lease is held by another worker (L1).
     LeaseLost,
     /// The configuration is wrong: exit code 64.
@@ -79,13 +83,14 @@ impl Error {
     pub fn retry(&self) -> Retry {
         match self.kind {
             Kind::Throttled | Kind::Unavailable => Retry::Timed,
-            Kind::AccessDenied | Kind::Credentials | Kind::NotFound => Retry::Manual,
+            Kind::AccessDenied | Kind::Credentials | Kind::NotFound | Kind::Closed => Retry::Manual,
             Kind::ExpiredIterator
             | Kind::TrimmedData
             | Kind::StreamReplaced
             | Kind::Invalid
             | Kind::ItemCollectionFull
             | Kind::Poison
+            | Kind::TooLarge
             | Kind::LeaseLost
             | Kind::Configuration
             | Kind::Fatal => Retry::Never,
@@ -99,6 +104,7 @@ impl Error {
             Kind::Credentials => Some("check the credentials: keys, profile, role, token and their expiry"),
             Kind::NotFound => Some("check the name, the region and the endpoint"),
             Kind::Unavailable => Some("check the endpoint and the network; it is tried again"),
+            Kind::Closed => Some("delete the terminated topic, or publish to another one; it is tried again"),
             Kind::ItemCollectionFull => Some("delete items of this partition key, or drop the local secondary index"),
             _ => None,
         }

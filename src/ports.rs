@@ -364,25 +364,41 @@ pub struct OutboundMessage {
     pub event_time: Option<u64>,
 }
 
-/// Tells when a message is stored. A dropped sender counts as "not stored".
+/// Why a message is not stored, and never will be.
 #[derive(Debug)]
-pub struct Receipt(pub oneshot::Receiver<Result<()>>);
+pub struct Refusal {
+    pub error: Error,
+    /// The message, where it is to blame itself.
+    pub message: Option<Box<OutboundMessage>>,
+}
 
-impl Receipt {
-    /// Resolves once Pulsar has acknowledged the message, or never will.
-    pub async fn stored(self) -> Result<()> {
-        self.0.await.unwrap_or_else(|_| Err(Error::new(Kind::Fatal, "publish a message", "the publisher has stopped")))
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        Self { error, message: None }
     }
 }
 
-/// Publishes to one topic.
+/// Tells when a message is stored. A dropped sender counts as "not stored".
+#[derive(Debug)]
+pub struct Receipt(pub oneshot::Receiver<Result<(), Refusal>>);
+
+impl Receipt {
+    /// Resolves once Pulsar has acknowledged the message, or never will.
+    pub async fn stored(self) -> Result<(), Refusal> {
+        self.0.await.unwrap_or_else(|_| Err(Error::new(Kind::Fatal, "publish a message", "the publisher has stopped").into()))
+    }
+}
+
+/// Publishes to topics.
 ///
 /// Messages with the same key (and all messages of one topic partition) are stored in the order in which `publish` accepted
-/// them (O1): the publisher retries what time can heal by itself, for as long as it takes, and sends nothing later meanwhile. A
-/// receipt that fails is final, and so are those of all later messages of that partition.
+/// them (O1): the publisher retries what time can heal by itself, for as long as it takes, and sends nothing later meanwhile.
+///
+/// A message that is refused for its own sake comes back, from `publish` or with its receipt, and the later ones go on. Any other receipt that
+/// fails is final, and so are those of all later messages of that partition.
 pub trait Publisher: Clone + Send + Sync + 'static {
     /// Waits for room (bounded in messages and bytes, M1), then accepts the message.
-    fn publish(&self, message: OutboundMessage) -> impl Future<Output = Result<Receipt>> + Send;
+    fn publish(&self, message: OutboundMessage) -> impl Future<Output = Result<Receipt, Refusal>> + Send;
 }
 
 // === consuming ===

@@ -23,8 +23,9 @@ use crate::{
     },
     pulsar::{
         client::{Settings as PulsarSettings, connect},
+        handshake::max_message_size,
         inbox::{SubscriptionType, TopicInbox},
-        publisher::{Lanes, TopicPublisher},
+        publisher::{Lanes, Options, TopicPublisher},
     },
     sink,
     source::{self, clock::Clock},
@@ -48,8 +49,10 @@ pub fn source(configured: Source, pulsar: PulsarSettings, http_address: Option<S
             let streams = client::streams(&aws, configured.streams_endpoint.as_deref());
             let streams = Streams::new(dynamodb.clone(), streams, configured.stream.clone());
             let leases = LeaseTable::new(dynamodb, configured.lease_table.clone()).with_billing(configured.billing);
-            let pulsar = connect(&pulsar, &health).await?;
-            Ok((aws, streams, leases, TopicPublisher::open(pulsar, &configured.topic, health.clone()).await?))
+            let client = connect(&pulsar, &health).await?;
+            let options = Options { max_message_size: max_message_size(&pulsar, &health).await? };
+            let publisher = TopicPublisher::open(client, configured.own_topic(), options, health.clone()).await?;
+            Ok((aws, streams, leases, publisher))
         };
         // Getting ready can wait for long, for Pulsar say, and has to stop when it is told to.
         let Some(ready) = stop.run_until_cancelled(ready).await else { return Ok(()) };
@@ -108,12 +111,15 @@ pub fn sink(configured: Sink, pulsar: PulsarSettings, http_address: Option<Socke
                 );
             }
             let tables = ItemTables::new(dynamodb);
-            let pulsar = connect(&pulsar, &health).await?;
-            let dead_letters = match &configured.dead_letter_topic {
-                Some(topic) => Some(TopicPublisher::open(pulsar.clone(), topic, health.clone()).await?),
+            let client = connect(&pulsar, &health).await?;
+            let dead_letters = match configured.dead_letter_topic.as_deref() {
+                Some(topic) => {
+                    let options = Options { max_message_size: max_message_size(&pulsar, &health).await? };
+                    Some(TopicPublisher::open(client.clone(), Some(topic), options, health.clone()).await?)
+                }
                 None => None,
             };
-            Ok((tables, dead_letters.unzip(), TopicInbox::open(pulsar, configured.subscription.clone(), health.clone()).await?))
+            Ok((tables, dead_letters.unzip(), TopicInbox::open(client, configured.subscription.clone(), health.clone()).await?))
         };
         let Some(ready) = stop.run_until_cancelled(ready).await else { return Ok(()) };
         let (tables, (dead_letters, lanes), inbox) = ready?;

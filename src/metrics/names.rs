@@ -45,6 +45,7 @@ names! {
     describe_counter SOURCE_PUBLISHED = "dynamodb_source_published_total": "Records that Pulsar has acknowledged.";
     describe_counter SOURCE_PUBLISHED_BYTES = "dynamodb_source_published_bytes_total": "Payload bytes that Pulsar has acknowledged.";
     describe_counter SOURCE_SKIPPED = "dynamodb_source_skipped_total": "Records left out on purpose, by reason (label `reason`).";
+    describe_counter SOURCE_POISON = "dynamodb_source_poison_total": "Records that cannot be published: unreadable, too large, or refused by the broker, by what was done (label `policy`: stopShard, deadLetter, skip) and why (label `reason`: UNREADABLE, TOO_LARGE, REFUSED).";
     describe_counter SOURCE_GAPS = "dynamodb_source_gaps_total": "Times that records were gone before they were read (G1). How many records there were, nobody can say; the log has the bounds.";
     describe_counter SOURCE_GET_RECORDS = "dynamodb_source_get_records_total": "GetRecords calls, by outcome (label `outcome`: full, partial, empty, error).";
     describe_counter SOURCE_ITERATORS_EXPIRED = "dynamodb_source_iterators_expired_total": "Shard iterators that were older than 15 minutes when used.";

@@ -147,6 +147,14 @@ impl Attempts {
         }
     }
 
+    /// Turns health red until something works.
+    pub fn tell(&mut self, error: &Error) {
+        self.health.red(self.stage.clone(), error);
+        if !matches!(self.state, State::Failing(_)) {
+            self.state = State::Failing(Instant::now());
+        }
+    }
+
     /// Waits before the next try, or gives the error back where trying again cannot help.
     pub async fn failed(&mut self, error: Error) -> Result<()> {
         metrics::counter!(crate::metrics::names::ERRORS, "stage" => "pulsar", "kind" => format!("{:?}", error.kind())).increment(1);
@@ -196,6 +204,9 @@ impl Attempts {
 /// The kind of a client error: what the server said, or that the way to it is down.
 pub fn classify(doing: impl Into<String>, error: &::pulsar::Error) -> Error {
     use ::pulsar::Error as E;
+    if let Some((server, message)) = refused_send(error) {
+        return Error::new(server_kind(server), doing, format!("{}: {message}", server.as_str_name()));
+    }
     let kind = match error {
         E::Connection(error)
         | E::Consumer(ConsumerError::Connection(error))
@@ -211,6 +222,15 @@ pub fn classify(doing: impl Into<String>, error: &::pulsar::Error) -> Error {
     Error::new(kind, doing, error)
 }
 
+/// What the broker said of a message that it refuses. The library has no error for it but the text of the whole answer.
+fn refused_send(error: &::pulsar::Error) -> Option<(ServerError, &str)> {
+    let ::pulsar::Error::Producer(ProducerError::Connection(ConnectionError::UnexpectedResponse(text))) = error else { return None };
+    let (_, answer) = text.split_once("send_error: Some(CommandSendError {")?;
+    let (_, answer) = answer.split_once(" error: ")?;
+    let (server, answer) = answer.split_once(", message: \"")?;
+    Some((ServerError::from_str_name(server)?, answer.split_once("\" }").map_or(answer, |(message, _)| message)))
+}
+
 fn connection_kind(error: &ConnectionError) -> Kind {
     match error {
         ConnectionError::PulsarError(Some(server), _) => server_kind(*server),
@@ -221,16 +241,16 @@ fn connection_kind(error: &ConnectionError) -> Kind {
     }
 }
 
-fn server_kind(server: ServerError) -> Kind {
+pub(super) fn server_kind(server: ServerError) -> Kind {
     use ServerError as S;
     match server {
         S::AuthenticationError => Kind::Credentials,
         S::AuthorizationError => Kind::AccessDenied,
         S::TopicNotFound | S::SubscriptionNotFound => Kind::NotFound,
         S::TooManyRequests => Kind::Throttled,
-        S::TopicTerminatedError | S::InvalidTopicName | S::IncompatibleSchema | S::NotAllowedError | S::UnsupportedVersionError => {
-            Kind::Invalid
-        }
+        S::TopicTerminatedError => Kind::Closed,
+        S::IncompatibleSchema => Kind::Poison,
+        S::InvalidTopicName | S::NotAllowedError | S::UnsupportedVersionError => Kind::Invalid,
         S::ProducerFenced => Kind::Fatal,
         _ => Kind::Unavailable,
     }
@@ -249,6 +269,22 @@ mod tests {
         let error = connect(&settings("http://localhost:8080"), &Health::default()).await.err().expect("refused");
         assert_eq!(error.kind(), Kind::Configuration);
         assert!(error.to_string().contains("pulsar+ssl://"), "{error}");
+    }
+
+    #[test]
+    fn what_the_broker_says_of_a_message_is_read_from_the_librarys_text() {
+        use ::pulsar::message::proto::{BaseCommand, CommandSendError};
+        let refusal = |server: ServerError| {
+            let refused = CommandSendError { producer_id: 1, sequence_id: 2, error: server.into(), message: "Exceed \"it\"".into() };
+            let command = BaseCommand { send_error: Some(refused), ..Default::default() };
+            let text = format!("Unexpected response from pulsar: {command:?}");
+            let error = ::pulsar::Error::Producer(ProducerError::Connection(ConnectionError::UnexpectedResponse(text)));
+            classify("publish", &::pulsar::Error::Producer(ProducerError::Batch(std::sync::Arc::new(error))))
+        };
+        let error = refusal(ServerError::NotAllowedError);
+        assert_eq!((error.kind(), error.why()), (Kind::Invalid, r#"NotAllowedError: Exceed \"it\""#));
+        assert_eq!(refusal(ServerError::TopicTerminatedError).kind(), Kind::Closed);
+        assert_eq!(refusal(ServerError::PersistenceError).kind(), Kind::Unavailable);
     }
 
     #[tokio::test]

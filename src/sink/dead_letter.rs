@@ -84,10 +84,10 @@ async fn send_all<P: Publisher>(
                 let Some((burial, copy)) = request else { return };
                 match publisher.publish(copy).await {
                     Ok(receipt) => {
-                        receipts.push_back(async { (burial, receipt.stored().await) });
+                        receipts.push_back(async { (burial, receipt.stored().await.map_err(|refusal| refusal.error)) });
                         continue;
                     }
-                    Err(error) => (burial, Err(error)),
+                    Err(refusal) => (burial, Err(refusal.error)),
                 }
             }
         };

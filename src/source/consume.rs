@@ -17,11 +17,11 @@ use super::{
         mark,
     },
     poll,
-    publish::{self, Progress},
+    publish::{self, Outlet, Progress},
 };
 use crate::{
     error::{Kind, Result},
-    ports::{Checkpoint, Lease, LeaseTable, Publisher, ReadFrom, StreamReader},
+    ports::{Checkpoint, Holder, Lease, LeaseTable, Publisher, ReadFrom, ShardId, StreamReader},
 };
 
 /// How a shard's task ended, but for errors that end the worker.
@@ -75,6 +75,11 @@ pub async fn consume<R: StreamReader, L: LeaseTable, P: Publisher>(shared: &Shar
         }
     };
     let end = match end {
+        Err(error) if error.kind() == Kind::Poison => {
+            tracing::error!(shard = %lease.shard, "{error}");
+            shared.health.red(poison_stage(&lease.shard), &error);
+            park(&mut tenure, &progress, &stop, &mut asker).await
+        }
         Ok(End::Shard { children }) => {
             progress.end();
             loop {
@@ -91,6 +96,7 @@ pub async fn consume<R: StreamReader, L: LeaseTable, P: Publisher>(shared: &Shar
     for stage in ["shard", "publish"] {
         shared.health.green(&format!("{stage} {}", lease.shard));
     }
+    shared.health.green(&poison_stage(&lease.shard));
     match end {
         Ok(End::Shard { children }) => {
             tracing::info!(shard = %lease.shard, children = children.len(), "the shard is finished");
@@ -112,6 +118,34 @@ pub async fn consume<R: StreamReader, L: LeaseTable, P: Publisher>(shared: &Shar
     }
 }
 
+fn poison_stage(shard: &ShardId) -> String {
+    format!("record of {shard}")
+}
+
+/// Keeps the lease of a shard that a record has stopped: another worker could not publish the record either, and what was published before it is to
+/// be checkpointed. Until the worker stops, is asked to hand over, or loses the lease.
+async fn park<L: LeaseTable>(
+    tenure: &mut Tenure<L>,
+    progress: &Progress,
+    stop: &CancellationToken,
+    asker: &mut Option<Holder>,
+) -> Result<End> {
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return Ok(End::Stopped),
+            kept = tenure.keep(progress) => match kept? {
+                Kept::Asked(holder) => {
+                    *asker = Some(holder);
+                    return Ok(End::Stopped);
+                }
+                // Only the end of the shard is written as one.
+                Kept::Ended => {}
+            },
+        }
+    }
+}
+
 /// Reads, publishes and settles until the shard's end or `stop`. Whatever ends the reading, what was sent is settled.
 async fn work<R: StreamReader, L: LeaseTable, P: Publisher>(
     shared: &Shared<R, L, P>,
@@ -120,15 +154,17 @@ async fn work<R: StreamReader, L: LeaseTable, P: Publisher>(
     progress: &Arc<Progress>,
     stop: &CancellationToken,
 ) -> Result<End> {
-    let (mut window, receipts) = publish::window(
-        &lease.shard,
-        shared.publisher.clone(),
-        &shared.budget,
-        shared.settings.max_in_flight,
-        holding,
-        progress,
-        &shared.health,
-    );
+    let settings = &shared.settings;
+    let outlet = Outlet {
+        publisher: shared.publisher.clone(),
+        budget: shared.budget.clone(),
+        max_records: settings.max_in_flight,
+        poison: settings.poison.clone(),
+        origin: settings.shape.origin.clone(),
+        worker: settings.worker_id.clone(),
+        health: shared.health.clone(),
+    };
+    let (mut window, receipts) = publish::window(&lease.shard, outlet, holding, progress);
     let settle = receipts.settle();
     tokio::pin!(settle);
     let reading = async {

@@ -8,9 +8,10 @@
 //! | reading | [`shard`], driven by [`poll`] | pages | a page needs room first; without a backlog five calls a second for each shard |
 //! | bytes | [`convert`] | messages | the page it comes from |
 //! | sending | [`publish`] | the publisher, and a channel of receipts for each shard | `max_in_flight` records and 128 MiB over all shards (M1) |
+//! | receipts, and records that cannot be published | [`settle`], by the policy of [`poison`] | what is safe | one entry for each record in flight |
 //! | what is safe | [`checkpoint`] | the lease row, written by [`lease::keeper`] | one entry for each record in flight |
 //!
-//! [`consume`] puts the last four together for one shard; [`worker`] takes leases, starts those tasks and ends them. What fails and
+//! [`consume`] puts the last five together for one shard; [`worker`] takes leases, starts those tasks and ends them. What fails and
 //! can heal is repeated where it fails ([`heal`]), so an error that arrives here ends the worker.
 
 pub mod audit;
@@ -24,8 +25,10 @@ pub mod follow;
 pub mod garbage;
 pub mod heal;
 pub mod lease;
+pub mod poison;
 pub mod poll;
 pub mod publish;
+pub mod settle;
 pub mod shard;
 pub mod succession;
 pub mod worker;
@@ -34,7 +37,10 @@ use std::{sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
-use self::{catalog::Catalog, clock::Clock, convert::shape::Shape, follow::Follow, heal::heal, lease::plan::AssumeDead, publish::Budget};
+use self::{
+    catalog::Catalog, clock::Clock, convert::shape::Shape, follow::Follow, heal::heal, lease::plan::AssumeDead, poison::Policy,
+    publish::Budget,
+};
 use crate::{
     error::Result,
     metrics::{calls::Timed, health::Health},
@@ -75,6 +81,8 @@ pub struct Settings {
     pub rewind_on_adopt: Duration,
     /// How long a clean stop may wait for receipts (Z1).
     pub drain_timeout: Duration,
+    /// What becomes of a record that cannot be published.
+    pub poison: Policy,
     /// How records become messages. Its origin is set by [`follow`], which knows the stream.
     pub shape: Shape,
 }

@@ -11,19 +11,20 @@ use super::{
     convert::{Record, shape::Shape},
     discover::floor_second,
     heal::{self, CALL_LIMIT},
+    poison::Content,
     publish::{Room, Source, Window},
     shard::{Fullness, Reading, Step, Verdict},
 };
 use crate::{
     error::{Error, Kind, Result},
     metrics::names,
-    ports::{Checkpoint, Lease, LeaseTable, Page, Publisher, SequenceNumber, ShardId, StreamReader},
+    ports::{Checkpoint, Lease, LeaseTable, OutboundMessage, Page, Publisher, SequenceNumber, ShardId, StreamReader},
 };
 
 /// Hands on every record of the shard from the lease's checkpoint on. Returns when the last one is handed on.
 ///
-/// Errors with `LeaseLost` (L2), `Poison` for a record that cannot be converted, and with what nothing heals. May be dropped at any
-/// await: what was handed on is known to the window.
+/// Errors with `LeaseLost` (L2), `Poison` for a record that stops the shard, and with what nothing heals. May be dropped at any await: what
+/// was handed on is known to the window.
 pub async fn read<R: StreamReader, L: LeaseTable, P: Publisher>(
     shared: &Shared<R, L, P>,
     lease: &Lease,
@@ -140,9 +141,19 @@ async fn hand_on<P: Publisher>(
     room: &mut Room,
 ) -> Result<Option<i64>> {
     let mut newest = None;
-    for record in &page.records {
-        let text = record;
-        let record = Record::read(text, shape.order).map_err(|error| poison(shard, text, &error))?;
+    for text in &page.records {
+        let record = match Record::read(text, shape.order) {
+            Ok(record) => record,
+            Err(error) => {
+                let (message, of) = unreadable(shard, text, &error)?;
+                let sequence = of.sequence.clone();
+                if !reading.has_read(&sequence) {
+                    window.refuse(error, message, Content::Record, of, room).await?;
+                    passed(shard, reading, sequence);
+                }
+                continue;
+            }
+        };
         let sequence = record.sequence_number.clone();
         if reading.has_read(&sequence) {
             continue;
@@ -155,23 +166,56 @@ async fn hand_on<P: Publisher>(
             window.skip(sequence.clone());
             counter!(names::SOURCE_SKIPPED, "reason" => "filter").increment(1);
         } else {
-            let message = shape.message(&record, shard).map_err(|error| poison(shard, text, &error))?;
-            window.send(message, Source { sequence: sequence.clone(), created: record.created_at, size: text.len() }, room).await?;
+            publish(text, record, shard, shape, window, room).await?;
         }
-        if let Some(after) = reading.read(sequence.clone()) {
-            let after = after.map_or("the beginning".into(), |sequence: SequenceNumber| sequence.to_string());
-            tracing::error!(%shard, after, before = %sequence, "a gap: the records between these two are lost");
-        }
+        passed(shard, reading, sequence);
     }
     Ok(newest)
 }
 
-/// Names a record that cannot be converted, as far as it can be read at all.
-fn poison(shard: &ShardId, record: &[u8], error: &Error) -> Error {
+/// Hands one record on as a message, or as one that cannot be published.
+async fn publish<P: Publisher>(
+    text: &Bytes,
+    mut record: Record,
+    shard: &ShardId,
+    shape: &Shape,
+    window: &mut Window<P>,
+    room: &mut Room,
+) -> Result<()> {
+    let message = shape.message(&record, shard);
+    let of = Source {
+        sequence: record.sequence_number.clone(),
+        event_id: std::mem::take(&mut record.event_id),
+        created: record.created_at,
+        size: text.len(),
+    };
+    match message {
+        Ok(message) => window.send(message, of, room, || record.event_without_images()).await,
+        Err(error) => {
+            let message = raw(text, &of, &record.event_name);
+            window.refuse(error, message, Content::Record, of, room).await
+        }
+    }
+}
+
+/// A record is done with, as far as reading goes.
+fn passed(shard: &ShardId, reading: &mut Reading, sequence: SequenceNumber) {
+    if let Some(after) = reading.read(sequence.clone()) {
+        let after = after.map_or("the beginning".into(), |sequence: SequenceNumber| sequence.to_string());
+        tracing::error!(%shard, after, before = %sequence, "a gap: the records between these two are lost");
+    }
+}
+
+/// What a dead letter holds of a record that cannot be read.
+///
+/// Errors where not even its sequence number can be: no checkpoint can pass it then, whatever the policy.
+fn unreadable(shard: &ShardId, record: &[u8], error: &Error) -> Result<(OutboundMessage, Source)> {
     #[derive(Deserialize, Default)]
     struct Names {
         #[serde(rename = "eventID")]
         event_id: Option<String>,
+        #[serde(rename = "eventName")]
+        event_name: Option<String>,
         dynamodb: Option<Change>,
     }
     #[derive(Deserialize)]
@@ -180,13 +224,26 @@ fn poison(shard: &ShardId, record: &[u8], error: &Error) -> Error {
         sequence: Option<String>,
     }
     let names: Names = serde_json::from_slice(record).unwrap_or_default();
-    let sequence = names.dynamodb.and_then(|change| change.sequence);
-    let doing = format!(
-        "convert the record with sequence number {} (event id {}) of shard {shard}",
-        sequence.as_deref().unwrap_or("unknown"),
-        names.event_id.as_deref().unwrap_or("unknown"),
-    );
-    Error::new(Kind::Poison, doing, format!("{}; nothing after it is published", error.why()))
+    let event_id = names.event_id.unwrap_or_default();
+    let sequence = names.dynamodb.and_then(|change| change.sequence).and_then(|text| SequenceNumber::parse(&text).ok());
+    let Some(sequence) = sequence else {
+        let doing = format!("read a record of shard {shard} (event id {event_id:?})");
+        let why =
+            format!("{}, and its sequence number is unknown; the shard stops before it, and nothing after it is published", error.why());
+        return Err(Error::new(Kind::Poison, doing, why));
+    };
+    let of = Source { sequence, event_id, created: None, size: record.len() };
+    Ok((raw(record, &of, &names.event_name.unwrap_or_default()), of))
+}
+
+/// The record as DynamoDB sent it.
+fn raw(record: &[u8], of: &Source, event_name: &str) -> OutboundMessage {
+    let mut properties = vec![("SEQUENCE_NUMBER".to_owned(), of.sequence.to_string())];
+    if !event_name.is_empty() {
+        properties.push(("EVENT_NAME".into(), event_name.to_owned()));
+    }
+    let key = (!of.event_id.is_empty()).then(|| of.event_id.clone());
+    OutboundMessage { key, payload: record.to_vec(), properties, ..OutboundMessage::default() }
 }
 
 fn outcome(fullness: Fullness) -> &'static str {

@@ -1,11 +1,7 @@
-//! One shard's ordered window of sends (O1), bounded in records and bytes over all shards (M1), and what comes back from it.
+//! One shard's ordered window of sends (O1), bounded in records and bytes over all shards (M1). What comes back from it: [`settle`](super::settle).
 
-use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use metrics::{counter, histogram};
 use tokio::{
     sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc},
     time::Instant,
@@ -13,24 +9,24 @@ use tokio::{
 
 use super::{
     checkpoint::{Ticket, Tracker},
+    convert::shape::Origin,
     lease::keeper::Holding,
+    poison::{Content, Policy},
+    settle::{Receipts, stop},
 };
 use crate::{
     error::{Error, Kind, Result},
     metrics::{
         health::Health,
-        names,
         shards::{self, Meter},
     },
-    ports::{Mark, OutboundMessage, Publisher, Receipt, SequenceNumber, ShardId},
+    ports::{Mark, OutboundMessage, Publisher, Receipt, Refusal, SequenceNumber, ShardId},
 };
 
 /// Text of records that is read, converted or on its way, over all shards.
 const MAX_BYTES: usize = 128 * 1024 * 1024;
 /// Kept free before GetRecords is called: its 1 MB of data is up to twice that as text. Also limits the calls under way to 64.
 const PAGE_BYTES: u32 = 2 * 1024 * 1024;
-/// Without a receipt for so long, health turns red (H1).
-const SLOW_RECEIPT: Duration = Duration::from_secs(60);
 
 /// What may be in memory at once, over all shards of the worker.
 #[derive(Debug, Clone)]
@@ -102,7 +98,7 @@ impl Progress {
         self.changed.notified().await;
     }
 
-    fn done(&self, ticket: Ticket) {
+    pub(super) fn done(&self, ticket: Ticket) {
         let mut tracker = self.lock();
         let was_due = tracker.due().is_some();
         tracker.done(ticket);
@@ -117,25 +113,51 @@ impl Progress {
     }
 }
 
+/// What the windows of a worker's shards share.
+#[derive(Debug, Clone)]
+pub struct Outlet<P> {
+    pub publisher: P,
+    pub budget: Budget,
+    /// The budget's records.
+    pub max_records: usize,
+    pub poison: Policy,
+    pub origin: Origin,
+    /// The worker's id, for dead letters.
+    pub worker: String,
+    pub health: Health,
+}
+
 /// A record between the publisher and its receipt.
 #[derive(Debug)]
-struct InFlight {
-    ticket: Ticket,
-    receipt: Receipt,
-    bytes: usize,
-    sent: Instant,
-    /// Epoch milliseconds.
-    created: Option<i64>,
+pub(super) struct InFlight {
+    pub(super) ticket: Ticket,
+    pub(super) of: Source,
+    pub(super) fate: Fate,
+    pub(super) bytes: usize,
+    pub(super) sent: Instant,
     /// Freed with the record.
-    _record: OwnedSemaphorePermit,
-    _bytes: Option<OwnedSemaphorePermit>,
-    _metered: shards::InFlight,
+    pub(super) _record: OwnedSemaphorePermit,
+    pub(super) _bytes: Option<OwnedSemaphorePermit>,
+    pub(super) _metered: shards::InFlight,
+}
+
+#[derive(Debug)]
+pub(super) enum Fate {
+    Published(Receipt),
+    /// Nothing was published: what is to be the dead letter, if there is one.
+    Refused {
+        error: Error,
+        message: Box<OutboundMessage>,
+        content: Content,
+    },
 }
 
 /// The record that a message is made of.
 #[derive(Debug, Clone)]
 pub struct Source {
     pub sequence: SequenceNumber,
+    /// Empty where it is not known.
+    pub event_id: String,
     /// Epoch milliseconds.
     pub created: Option<i64>,
     /// What its text takes of the page's room, in bytes.
@@ -146,61 +168,74 @@ pub struct Source {
 #[derive(Debug)]
 pub struct Window<P> {
     shard: ShardId,
-    publisher: P,
-    budget: Budget,
+    outlet: Outlet<P>,
     holding: Holding,
     progress: Arc<Progress>,
     receipts: mpsc::Sender<InFlight>,
 }
 
-/// The receiving half: everything sent and not yet settled, in order.
-#[derive(Debug)]
-pub struct Receipts {
-    shard: ShardId,
-    progress: Arc<Progress>,
-    health: Health,
-    receipts: mpsc::Receiver<InFlight>,
-}
-
 /// A window for one shard. The channel is as long as the budget, which is the bound that counts.
-pub fn window<P: Publisher>(
-    shard: &ShardId,
-    publisher: P,
-    budget: &Budget,
-    max_records: usize,
-    holding: Holding,
-    progress: &Arc<Progress>,
-    health: &Health,
-) -> (Window<P>, Receipts) {
-    let (sender, receiver) = mpsc::channel(max_records.clamp(1, Semaphore::MAX_PERMITS));
-    let window = Window { shard: shard.clone(), publisher, budget: budget.clone(), holding, progress: progress.clone(), receipts: sender };
-    (window, Receipts { shard: shard.clone(), progress: progress.clone(), health: health.clone(), receipts: receiver })
+pub fn window<P: Publisher>(shard: &ShardId, outlet: Outlet<P>, holding: Holding, progress: &Arc<Progress>) -> (Window<P>, Receipts<P>) {
+    let (sender, receiver) = mpsc::channel(outlet.max_records.clamp(1, Semaphore::MAX_PERMITS));
+    let window = Window { shard: shard.clone(), outlet: outlet.clone(), holding, progress: progress.clone(), receipts: sender };
+    (window, Receipts { shard: shard.clone(), outlet, progress: progress.clone(), receipts: receiver })
 }
 
 impl<P: Publisher> Window<P> {
-    /// Hands a record's message to the publisher once there is room.
+    /// Hands a record's message to the publisher once there is room. One that is refused at once is handed on as such ([`Self::refuse`]);
+    /// `keys` is the event without its images, for one that is too large.
     ///
-    /// Errors with `LeaseLost` where the lease is not good any more (L2), or with the publisher's error, which is final.
-    pub async fn send(&self, message: OutboundMessage, of: Source, room: &mut Room) -> Result<()> {
-        let record = self.budget.records.clone().acquire_owned().await.map_err(|_| closed())?;
+    /// Errors with `LeaseLost` where the lease is not good any more (L2), `Poison` where the record stops the shard, or with the publisher's
+    /// error, which is final.
+    pub async fn send(&self, message: OutboundMessage, of: Source, room: &mut Room, keys: impl FnOnce() -> Vec<u8> + Send) -> Result<()> {
+        let record = self.outlet.budget.records.clone().acquire_owned().await.map_err(|_| closed())?;
         let slot = self.receipts.reserve().await.map_err(|_| closed())?;
         if !self.holding.is_good() {
             return Err(Error::new(Kind::LeaseLost, format!("publish records of {}", self.shard), "the lease was not renewed in time"));
         }
         let (bytes, sent) = (message.payload.len(), Instant::now());
-        let receipt = self.publisher.publish(message).await?;
+        let fate = match self.outlet.publisher.publish(message).await {
+            Ok(receipt) => Fate::Published(receipt),
+            Err(Refusal { error, message: None }) => return Err(error),
+            Err(Refusal { error, message: Some(_) }) if self.outlet.poison == Policy::StopShard => {
+                return Err(stop(&self.shard, &of, &error));
+            }
+            Err(Refusal { error, message: Some(message) }) if error.kind() == Kind::TooLarge => {
+                let message = Box::new(OutboundMessage { payload: keys(), ..*message });
+                Fate::Refused { error, message, content: Content::Keys }
+            }
+            Err(Refusal { error, message: Some(message) }) => Fate::Refused { error, message, content: Content::Message },
+        };
         // No await from here on: a record that was accepted is known to the window.
-        slot.send(InFlight {
-            ticket: self.progress.lock().begin(of.sequence),
-            receipt,
+        slot.send(self.in_flight(fate, bytes, sent, of, record, room));
+        Ok(())
+    }
+
+    /// Hands on a record that cannot be published: it is settled by policy in its turn, after all earlier ones.
+    ///
+    /// Errors where the policy is that the shard stops. Nothing after the record is published then.
+    pub async fn refuse(&self, error: Error, message: OutboundMessage, content: Content, of: Source, room: &mut Room) -> Result<()> {
+        if self.outlet.poison == Policy::StopShard {
+            return Err(stop(&self.shard, &of, &error));
+        }
+        let record = self.outlet.budget.records.clone().acquire_owned().await.map_err(|_| closed())?;
+        let slot = self.receipts.reserve().await.map_err(|_| closed())?;
+        let fate = Fate::Refused { error, message: Box::new(message), content };
+        slot.send(self.in_flight(fate, 0, Instant::now(), of, record, room));
+        Ok(())
+    }
+
+    fn in_flight(&self, fate: Fate, bytes: usize, sent: Instant, of: Source, record: OwnedSemaphorePermit, room: &mut Room) -> InFlight {
+        InFlight {
+            ticket: self.progress.lock().begin(of.sequence.clone()),
+            fate,
             bytes,
             sent,
-            created: of.created,
             _record: record,
             _bytes: room.0.split(of.size.min(room.0.num_permits())),
             _metered: self.progress.meter.sent(bytes),
-        });
-        Ok(())
+            of,
+        }
     }
 
     pub fn skip(&self, sequence: SequenceNumber) {
@@ -212,46 +247,16 @@ impl<P: Publisher> Window<P> {
     }
 }
 
-impl Receipts {
-    /// Takes the receipts in order until the window is closed and empty. Errors with the first receipt that failed: it is final, and so
-    /// are all later ones.
-    pub async fn settle(mut self) -> Result<()> {
-        let stage = format!("publish {}", self.shard);
-        let (published, bytes) = (counter!(names::SOURCE_PUBLISHED), counter!(names::SOURCE_PUBLISHED_BYTES));
-        let seconds = histogram!(names::SOURCE_PUBLISH_SECONDS);
-        while let Some(sent) = self.receipts.recv().await {
-            self.progress.meter.waits_for(Some((sent.sent, sent.created)));
-            let stored = sent.receipt.stored();
-            tokio::pin!(stored);
-            let result = loop {
-                match tokio::time::timeout(SLOW_RECEIPT, &mut stored).await {
-                    Ok(result) => break result,
-                    Err(_) => {
-                        let seconds = sent.sent.elapsed().as_secs();
-                        self.health.red(stage.clone(), format!("Pulsar has not acknowledged a record of {} for {seconds} s", self.shard));
-                    }
-                }
-            };
-            self.health.green(&stage);
-            result?;
-            self.progress.done(sent.ticket);
-            if self.receipts.is_empty() {
-                self.progress.meter.waits_for(None);
-            }
-            published.increment(1);
-            bytes.increment(sent.bytes as u64);
-            seconds.record(sent.sent.elapsed());
-        }
-        Ok(())
-    }
-}
-
 fn closed() -> Error {
     Error::new(Kind::Fatal, "publish a record", "the shard's window is closed")
 }
 
 #[cfg(test)]
 mod tests {
+    use std::{collections::HashMap, time::Duration};
+
+    use tokio::sync::oneshot;
+
     use super::*;
     use crate::{ports::Checkpoint, source::clock::Clock};
 
@@ -260,11 +265,45 @@ mod tests {
     struct Topic(Arc<Mutex<Vec<OutboundMessage>>>);
 
     impl Publisher for Topic {
-        async fn publish(&self, message: OutboundMessage) -> Result<Receipt> {
+        async fn publish(&self, message: OutboundMessage) -> Result<Receipt, Refusal> {
             self.0.lock().expect("not poisoned").push(message);
             let (sender, receipt) = tokio::sync::oneshot::channel();
             sender.send(Ok(())).expect("the receipt is waited for");
             Ok(Receipt(receipt))
+        }
+    }
+
+    /// Stores nothing before it is told to, topic by topic.
+    #[derive(Debug, Clone, Default)]
+    struct Topics(Arc<Mutex<HashMap<Arc<str>, Vec<Answer>>>>);
+
+    type Answer = oneshot::Sender<Result<(), Refusal>>;
+
+    impl Publisher for Topics {
+        async fn publish(&self, message: OutboundMessage) -> Result<Receipt, Refusal> {
+            let (sender, receipt) = oneshot::channel();
+            self.0.lock().expect("not poisoned").entry(message.topic.expect("a topic")).or_default().push(sender);
+            Ok(Receipt(receipt))
+        }
+    }
+
+    impl Topics {
+        fn store(&self, topic: &str) {
+            for receipt in self.0.lock().expect("not poisoned").remove(topic).expect("messages") {
+                receipt.send(Ok(())).expect("waited for");
+            }
+        }
+    }
+
+    fn outlet<P: Publisher>(publisher: &P, max_records: usize) -> Outlet<P> {
+        Outlet {
+            publisher: publisher.clone(),
+            budget: Budget::new(max_records),
+            max_records,
+            poison: Policy::default(),
+            origin: Origin::default(),
+            worker: "t/n/s-0".into(),
+            health: Health::default(),
         }
     }
 
@@ -278,19 +317,20 @@ mod tests {
     }
 
     fn source(number: u64, size: usize) -> Source {
-        Source { sequence: SequenceNumber::parse(&format!("{number:021}")).expect("digits"), created: None, size }
+        Source { sequence: SequenceNumber::parse(&format!("{number:021}")).expect("digits"), event_id: String::new(), created: None, size }
     }
 
     #[tokio::test(start_paused = true)]
     async fn l2_nothing_is_published_after_the_lease_has_run_out() {
-        let (topic, budget, progress) = (Topic::default(), Budget::new(10), progress());
+        let (topic, progress) = (Topic::default(), progress());
+        let outlet = outlet(&topic, 10);
         let holding = Holding::until_moment(Clock::start(), Duration::from_secs(8));
-        let (window, receipts) = window(&ShardId::new("shard"), topic.clone(), &budget, 10, holding, &progress, &Health::default());
-        let mut room = budget.page().await.expect("room");
+        let (window, receipts) = window(&ShardId::new("shard"), outlet.clone(), holding, &progress);
+        let mut room = outlet.budget.page().await.expect("room");
         tokio::time::advance(Duration::from_millis(7_999)).await;
-        window.send(message(), source(1, 2), &mut room).await.expect("sent");
+        window.send(message(), source(1, 2), &mut room, Vec::new).await.expect("sent");
         tokio::time::advance(Duration::from_millis(1)).await;
-        assert_eq!(window.send(message(), source(2, 2), &mut room).await.expect_err("too late").kind(), Kind::LeaseLost);
+        assert_eq!(window.send(message(), source(2, 2), &mut room, Vec::new).await.expect_err("too late").kind(), Kind::LeaseLost);
         drop(window);
         receipts.settle().await.expect("settled");
         let stored = Checkpoint::At(source(1, 2).sequence);
@@ -301,15 +341,40 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn m1_what_a_record_takes_is_free_once_it_is_stored() {
-        let (budget, progress) = (Budget::new(2), progress());
+        let (outlet, progress) = (outlet(&Topic::default(), 2), progress());
+        let budget = outlet.budget.clone();
         let holding = Holding::until_moment(Clock::start(), Duration::MAX / 2);
-        let (window, receipts) = window(&ShardId::new("shard"), Topic::default(), &budget, 2, holding, &progress, &Health::default());
+        let (window, receipts) = window(&ShardId::new("shard"), outlet, holding, &progress);
         let mut room = budget.page().await.expect("room");
-        window.send(message(), source(1, 1_000), &mut room).await.expect("sent");
-        window.send(message(), source(2, PAGE_BYTES as usize * 2), &mut room).await.expect("more than the page's room counts as all of it");
+        window.send(message(), source(1, 1_000), &mut room, Vec::new).await.expect("sent");
+        window
+            .send(message(), source(2, PAGE_BYTES as usize * 2), &mut room, Vec::new)
+            .await
+            .expect("more than the page's room counts as all of it");
         assert_eq!((budget.records.available_permits(), budget.bytes.available_permits()), (0, MAX_BYTES - PAGE_BYTES as usize));
         drop((window, room));
         receipts.settle().await.expect("settled");
         assert_eq!((budget.records.available_permits(), budget.bytes.available_permits()), (2, MAX_BYTES));
+    }
+    #[tokio::test(start_paused = true)]
+    async fn c1_the_prefix_is_one_over_all_topics() {
+        let (topics, progress) = (Topics::default(), progress());
+        let outlet = outlet(&topics, 10);
+        let holding = Holding::until_moment(Clock::start(), Duration::MAX / 2);
+        let (window, receipts) = window(&ShardId::new("shard"), outlet.clone(), holding, &progress);
+        let mut room = outlet.budget.page().await.expect("room");
+        for (number, topic) in [(1, "insert"), (2, "insert"), (3, "modify"), (4, "insert")] {
+            let message = OutboundMessage { topic: Some(topic.into()), ..message() };
+            window.send(message, source(number, 2), &mut room, Vec::new).await.expect("sent");
+        }
+        drop(window);
+        let mut settle = Box::pin(receipts.settle());
+        let at = |number| Some(Checkpoint::At(source(number, 2).sequence));
+        topics.store("insert");
+        assert!(tokio::time::timeout(Duration::from_secs(1), &mut settle).await.is_err(), "one topic is slow");
+        assert_eq!(progress.due().map(|mark| mark.checkpoint), at(2), "record 3 has no receipt, although record 4 has");
+        topics.store("modify");
+        settle.await.expect("settled");
+        assert_eq!(progress.due().map(|mark| mark.checkpoint), at(4));
     }
 }

@@ -9,6 +9,7 @@ mod kcl;
 mod lease_table;
 mod leases;
 mod metrics;
+mod publisher;
 mod pulsar;
 mod stand_in;
 mod stream_reader;

@@ -1,4 +1,4 @@
-//! Publisher and inbox against a real broker.
+//! Publisher and inbox against a real broker; what the publisher alone does is in [`super::publisher`].
 
 use std::{collections::BTreeSet, env, time::Duration};
 
@@ -8,12 +8,12 @@ use pulsar_io_dynamodb::{
     pulsar::{
         client::{Client, Settings, connect},
         inbox::{InitialPosition, Subscription, SubscriptionType, TopicInbox},
-        publisher::TopicPublisher,
+        publisher::{Options, TopicPublisher},
     },
 };
 
 /// A client and a topic of its own for one test; `None` (said loudly) without a broker.
-async fn broker(test: &str) -> Option<(Client, String)> {
+pub async fn broker(test: &str) -> Option<(Client, String)> {
     let Ok(url) = env::var("PULSAR_URL") else {
         assert!(env::var("LAB").as_deref() != Ok("required"), "{test}: PULSAR_URL is not set; run ./test");
         eprintln!("SKIPPED: contract::pulsar::{test} needs a broker; ./test starts one");
@@ -25,7 +25,7 @@ async fn broker(test: &str) -> Option<(Client, String)> {
     Some((client, format!("persistent://public/default/{test}-{now}")))
 }
 
-fn message(key: &str, text: &str) -> OutboundMessage {
+pub fn message(key: &str, text: &str) -> OutboundMessage {
     OutboundMessage {
         key: Some(key.into()),
         payload: text.into(),
@@ -35,7 +35,7 @@ fn message(key: &str, text: &str) -> OutboundMessage {
     }
 }
 
-async fn inbox(client: &Client, topic: &str, receiver_queue: u32) -> TopicInbox {
+pub async fn inbox(client: &Client, topic: &str, receiver_queue: u32) -> TopicInbox {
     let subscription = Subscription {
         topics: vec![topic.into()],
         name: "contract".into(),
@@ -47,13 +47,14 @@ async fn inbox(client: &Client, topic: &str, receiver_queue: u32) -> TopicInbox 
     TopicInbox::open(client.clone(), subscription, Health::default()).await.expect("subscribed")
 }
 
-async fn next(inbox: &mut TopicInbox) -> InboundMessage {
+pub async fn next(inbox: &mut TopicInbox) -> InboundMessage {
     tokio::time::timeout(Duration::from_secs(30), inbox.receive()).await.expect("a message within 30 s").expect("the subscription lives")
 }
 
 /// Publishes `count` numbered messages and waits until all are stored.
 async fn publish(client: &Client, topic: &str, count: usize) {
-    let (publisher, lanes) = TopicPublisher::open(client.clone(), topic, Health::default()).await.expect("a publisher");
+    let (publisher, lanes) =
+        TopicPublisher::open(client.clone(), Some(topic), Options::default(), Health::default()).await.expect("a publisher");
     let mut receipts = Vec::new();
     for at in 0..count {
         receipts.push(publisher.publish(message("key", &at.to_string())).await.expect("accepted"));
@@ -107,16 +108,4 @@ async fn acknowledgements_get_out_before_the_close_and_nothing_else_does_a1() {
     assert!(!acked.contains(&next.entry), "{:?} was acknowledged and came again", next.entry);
     assert_eq!((next.entry.ledger, next.entry.entry, next.batch_index), (last_acked.ledger, last_acked.entry + 1, 0), "nothing is skipped");
     second.close().await.expect("closed");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_message_over_the_brokers_limit_is_refused_and_the_next_goes_through() {
-    let Some((client, topic)) = broker("large").await else { return };
-    let (publisher, lanes) = TopicPublisher::open(client.clone(), &topic, Health::default()).await.expect("a publisher");
-    let error = publisher.publish(message("key", &"x".repeat(6_000_000))).await.expect_err("refused");
-    assert!(error.to_string().contains("maxMessageSize"), "{error}");
-    let large = publisher.publish(message("key", &"x".repeat(5_000_000))).await.expect("accepted");
-    large.stored().await.expect("a message just under the limit is stored");
-    drop(publisher);
-    lanes.finished().await;
 }

@@ -5,6 +5,7 @@ mod fleet;
 mod health;
 mod messages;
 mod metrics;
+mod poison;
 mod random;
 mod rollover;
 mod shards;

@@ -5,11 +5,17 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::{
-    config::validate::Problems,
-    source::convert::{
-        self,
-        filter::Filter,
-        shape::{self, Shape},
+    config::{
+        source::not_blank,
+        validate::{Problems, full_topic_name},
+    },
+    source::{
+        convert::{
+            self,
+            filter::Filter,
+            shape::{self, Shape},
+        },
+        poison::Policy,
     },
 };
 
@@ -50,6 +56,15 @@ pub enum ExtraProperty {
     EventId,
 }
 
+/// What becomes of a record that cannot be published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum OnPoison {
+    StopShard,
+    DeadLetter,
+    Skip,
+}
+
 /// Keys about messages.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
@@ -76,6 +91,14 @@ pub struct MessageKeys {
     /// `{numeric: [">=", 1, "<", 5]}`; a mapping instead goes into a map. A list or set matches if a member does. Records that are left out count as done, and in
     /// `dynamodb_source_skipped_total{reason="filter"}`.
     pub filter: Vec<Map<String, Value>>,
+    /// Where records go that can never be published: unreadable, larger than the broker takes (its `maxMessageSize`), or refused by it for good (schema,
+    /// policy of the topic). The message has the reason and the record's place in properties that begin with `dlq.`; `dlq.content` says how much of the
+    /// record it holds: of a record that is too large, keys and metadata.
+    pub dead_letter_topic: Option<String>,
+    /// What becomes of such a record: `deadLetter` (the default with `deadLetterTopic`), `stopShard` (the default without: nothing after it in its shard
+    /// is published until a restart finds the cause removed, health is red, other shards go on) or `skip`. Each is logged, and counted in
+    /// `dynamodb_source_poison_total`.
+    pub on_poison: Option<OnPoison>,
 }
 
 impl MessageKeys {
@@ -109,6 +132,31 @@ impl MessageKeys {
             topic: None,
             filter,
             origin: shape::Origin::default(),
+        }
+    }
+}
+
+impl MessageKeys {
+    /// `topic` is where messages go.
+    pub fn poison(&self, topic: &str, problems: &mut Problems) -> Policy {
+        const TOPIC: &str = "configs.deadLetterTopic";
+        let dead = not_blank(self.dead_letter_topic.clone()).map(|name| full_topic_name(&name, TOPIC, problems));
+        problems.require(dead.as_deref().is_none_or(|dead| dead != topic), TOPIC, "is topicName: nobody could tell the dead letters apart");
+        match (self.on_poison, dead) {
+            (None | Some(OnPoison::DeadLetter), Some(dead)) => Policy::DeadLetter(dead.into()),
+            (Some(OnPoison::DeadLetter), None) => {
+                problems.add(TOPIC, "is missing; onPoison is deadLetter");
+                Policy::StopShard
+            }
+            (Some(other), dead) => {
+                problems.require(
+                    dead.is_none(),
+                    "configs.onPoison",
+                    "leaves deadLetterTopic without effect: leave one of them out, or write deadLetter",
+                );
+                if other == OnPoison::Skip { Policy::Skip } else { Policy::StopShard }
+            }
+            (None, None) => Policy::StopShard,
         }
     }
 }

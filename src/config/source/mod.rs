@@ -22,7 +22,10 @@ use crate::{
     dynamodb::{client, lease_table::Billing},
     error::Result,
     metrics::kcl,
-    source::{Settings, StartPosition, clock},
+    source::{
+        Settings, StartPosition, clock,
+        convert::shape::{Shape, Template},
+    },
 };
 
 /// Fields of Pulsar's `SourceConfig` that the source uses.
@@ -35,7 +38,8 @@ pub struct SourceFields {
     pub namespace: Option<String>,
     /// The connector's name. With tenant and namespace it is the owner in the lease table, so it has to stay the same over restarts. Required.
     pub name: Option<String>,
-    /// The topic to publish to. Required.
+    /// The topic to publish to. `${table}` and `${eventName}` in it stand for the table and for INSERT, MODIFY or REMOVE; the order of an item's
+    /// changes holds in each topic, and not over several. Required.
     pub topic_name: Option<String>,
     /// `ATLEAST_ONCE` (default); `ATMOST_ONCE` is taken as that, `EFFECTIVELY_ONCE` is refused by this version.
     pub processing_guarantees: ProcessingGuarantees,
@@ -149,6 +153,7 @@ impl Default for SourceKeys {
 pub struct Source {
     pub settings: Settings,
     pub aws: client::Settings,
+    /// Its full name, maybe with `${table}` or `${eventName}` in it.
     pub topic: String,
     /// A stream ARN, a table ARN, or `table:NAME`.
     pub stream: String,
@@ -158,6 +163,13 @@ pub struct Source {
     pub dynamodb_endpoint: Option<String>,
     /// `None`: nothing goes to CloudWatch.
     pub cloudwatch: Option<kcl::Settings>,
+}
+
+impl Source {
+    /// The topic that is known before there is a message.
+    pub fn own_topic(&self) -> Option<&str> {
+        self.settings.shape.topic.is_none().then_some(self.topic.as_str())
+    }
 }
 
 /// A container is killed after 30 s in Kubernetes, after 10 s by Pulsar's process runtime.
@@ -173,6 +185,10 @@ pub fn check(document: &Document, environment: &BTreeMap<String, String>) -> Res
     let name = required(fields.name, "name", &mut problems);
     let topic = required(fields.topic_name, "topicName", &mut problems);
     let topic = if topic.is_empty() { topic } else { full_topic_name(&topic, "topicName", &mut problems) };
+    let template = topic.contains("${").then(|| Template::parse(&topic)).transpose().unwrap_or_else(|wrong| {
+        problems.add("topicName", wrong);
+        None
+    });
     effectively_once_is_refused(fields.processing_guarantees, &mut problems);
     let stream = required(keys.aws_dynamodb_stream_arn, "configs.awsDynamodbStreamArn", &mut problems);
     let known = stream.is_empty()
@@ -190,7 +206,8 @@ pub fn check(document: &Document, environment: &BTreeMap<String, String>) -> Res
     problems.require((1..=1_000_000).contains(&keys.receive_queue_size), "configs.receiveQueueSize", "has to be from 1 to 1000000");
     problems.require(keys.backoff_time >= 1, "configs.backoffTime", "has to be at least 1 (milliseconds)");
     let start = start_position(keys.initial_position_in_stream, keys.start_at_time.as_deref(), &mut problems);
-    let shape = keys.messages.shape(&mut problems);
+    let shape = Shape { topic: template, ..keys.messages.shape(&mut problems) };
+    let poison = keys.messages.poison(&topic, &mut problems);
     let mut aws = keys.aws.settings(&mut problems);
     aws.region = region(aws.region, &stream, not_blank(keys.aws_endpoint.clone()).is_some(), &mut problems);
     let leases = keys.leases.settings(&mut problems);
@@ -211,6 +228,7 @@ pub fn check(document: &Document, environment: &BTreeMap<String, String>) -> Res
             assume_dead: leases.assume_dead,
             rewind_on_adopt: leases.rewind_on_adopt,
             drain_timeout: DRAIN_TIMEOUT,
+            poison,
             shape,
         },
         aws,

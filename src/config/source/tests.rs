@@ -1,9 +1,12 @@
 use serde_json::json;
 
 use super::*;
-use crate::source::convert::{
-    Order,
-    shape::{Format, MessageKey, Property},
+use crate::source::{
+    convert::{
+        Order,
+        shape::{Format, MessageKey, Property},
+    },
+    poison::Policy,
 };
 
 fn checked(configs: serde_json::Value) -> Result<Source> {
@@ -245,4 +248,44 @@ fn lists_and_filters_may_be_text() {
     assert_eq!(shape("extraProperties", "TABLE, SHARD_ID").extra_properties, [Property::Table, Property::ShardId]);
     assert_eq!(shape("extraProperties", r#"["EVENT_ID"]"#).extra_properties, [Property::EventId]);
     assert!(!shape("filter", r#"[{"eventName":["INSERT"]}]"#).filter.is_empty());
+}
+
+#[test]
+fn w9_w22_what_becomes_of_poison_has_a_default_and_no_contradiction() {
+    const DEAD: &str = "persistent://public/default/dead";
+    let policy = |configs: serde_json::Value| {
+        let mut keys = json!({"awsDynamodbStreamArn": "table:orders"});
+        keys.as_object_mut().expect("a mapping").extend(configs.as_object().expect("a mapping").clone());
+        checked(keys).map(|source| source.settings.poison).map_err(|error| error.to_string())
+    };
+    assert_eq!(policy(json!({})), Ok(Policy::StopShard));
+    assert_eq!(policy(json!({"onPoison": "skip"})), Ok(Policy::Skip));
+    assert_eq!(policy(json!({"deadLetterTopic": "dead"})), Ok(Policy::DeadLetter(DEAD.into())));
+    assert_eq!(policy(json!({"deadLetterTopic": "dead", "onPoison": "deadLetter"})), Ok(Policy::DeadLetter(DEAD.into())));
+    for (configs, key, text) in [
+        (json!({"onPoison": "deadLetter"}), "configs.deadLetterTopic", "is missing"),
+        (json!({"onPoison": "stopShard", "deadLetterTopic": "dead"}), "configs.onPoison", "without effect"),
+        (json!({"deadLetterTopic": "changes"}), "configs.deadLetterTopic", "is topicName"),
+        (json!({"deadLetterTopic": "a b"}), "configs.deadLetterTopic", "is no topic"),
+        (json!({"onPoison": "ignore"}), "configs.onPoison", "stopShard"),
+    ] {
+        let error = policy(configs).expect_err(key);
+        assert!(error.contains(key) && error.contains(text), "{key}: {error}");
+    }
+}
+
+#[test]
+fn w22_a_topic_may_be_a_template() {
+    let source = |topic: &str| {
+        let top = json!({"name": "orders", "topicName": topic, "configs": {"awsDynamodbStreamArn": "table:orders"}});
+        let serde_json::Value::Object(top) = top else { unreachable!("an object") };
+        check(&Document { name: "test".into(), top }, &BTreeMap::new()).map_err(|error| error.to_string())
+    };
+    let fixed = source("changes").expect("good");
+    assert_eq!((fixed.own_topic(), fixed.settings.shape.topic.as_ref()), (Some("persistent://public/default/changes"), None));
+    let template = source("${table}-${eventName}").expect("good");
+    assert_eq!(template.own_topic(), None);
+    assert_eq!(template.settings.shape.topic, Template::parse("persistent://public/default/${table}-${eventName}").ok());
+    let error = source("changes-${shard}").expect_err("no such name");
+    assert!(error.contains("topicName") && error.contains("${table} or ${eventName}"), "{error}");
 }

@@ -1,10 +1,7 @@
 //! What services do to a worker.
 
 use metrics_exporter_prometheus::PrometheusBuilder;
-use pulsar_io_dynamodb::{
-    error::Kind,
-    ports::{Checkpoint, StreamStatus},
-};
+use pulsar_io_dynamodb::ports::{Checkpoint, StreamStatus};
 
 use super::{SECOND, duplicates, finish};
 use crate::support::source::{Call, Fault, World, number, settings};
@@ -247,25 +244,6 @@ async fn h1_an_outage_is_told_after_a_minute() {
     world.lock().faults.clear();
     world.write(&shard, 1, 1);
     finish(&world, run).await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn w8_a_record_that_cannot_be_converted_stops_the_worker_by_name_and_loses_no_neighbour() {
-    let (world, shard, run) = running(52).await;
-    world.lock().receipt_delay = SECOND / 10;
-    world.write(&shard, 1, 10);
-    let last = world.last(&shard);
-    let poison = world.write_poison(&shard);
-    world.write(&shard, 1, 10);
-    let error = run.ended().await.expect_err("it stops");
-    assert_eq!(error.kind(), Kind::Poison);
-    for name in [shard.as_str(), number(poison).as_str(), "(event id bad)"] {
-        assert!(error.to_string().contains(name), "{error}");
-    }
-    let state = world.lock();
-    assert_eq!(state.row(&shard).checkpoint, Checkpoint::At(number(last)), "C1: up to the record before it");
-    assert_eq!(state.row(&shard).owner, None);
-    assert!(state.violations.is_empty(), "{:?}", state.violations);
 }
 
 #[tokio::test(start_paused = true)]

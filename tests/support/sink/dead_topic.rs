@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use pulsar_io_dynamodb::{
     error::{Error, Kind, Result},
-    ports::{OutboundMessage, Publisher, Receipt},
+    ports::{OutboundMessage, Publisher, Receipt, Refusal},
 };
 use tokio::sync::oneshot;
 
@@ -25,7 +25,7 @@ pub struct DeadTopic(Arc<Mutex<State>>);
 struct State {
     mode: Mode,
     stored: Vec<OutboundMessage>,
-    held: Vec<(OutboundMessage, oneshot::Sender<Result<()>>)>,
+    held: Vec<(OutboundMessage, oneshot::Sender<Result<(), Refusal>>)>,
 }
 
 impl DeadTopic {
@@ -66,12 +66,12 @@ pub fn property<'a>(message: &'a OutboundMessage, name: &str) -> Option<&'a str>
 }
 
 impl Publisher for DeadTopic {
-    async fn publish(&self, message: OutboundMessage) -> Result<Receipt> {
+    async fn publish(&self, message: OutboundMessage) -> Result<Receipt, Refusal> {
         let (sender, receiver) = oneshot::channel();
         let mut state = self.lock();
         match state.mode {
             Mode::Hold => state.held.push((message, sender)),
-            Mode::Fail => drop(sender.send(Err(Error::new(Kind::NotFound, "publish to topic dead", "the topic is gone")))),
+            Mode::Fail => drop(sender.send(Err(Error::new(Kind::NotFound, "publish to topic dead", "the topic is gone").into()))),
             Mode::Store => {
                 state.stored.push(message);
                 drop(sender.send(Ok(())));

@@ -103,7 +103,7 @@ impl State {
         while let Some(next) = book.records.get(*front) {
             let home = &self.homes[next];
             let gone = || self.shards.get(&home.shard).is_none_or(|shard| home.index < shard.trimmed);
-            if !done.contains(next) && !gone() {
+            if !done.contains(next) && !self.refusals.contains_key(next) && !gone() {
                 break;
             }
             *front += 1;
@@ -185,7 +185,7 @@ impl State {
         // A shard that the stream has dropped has nothing left to pass.
         let Some(shard) = self.shards.get_mut(&after.shard) else { return };
         let closed = shard.shard.closed;
-        let settled = settle(shard, |sequence| self.stored.contains(&sequence));
+        let settled = settle(shard, |sequence| self.stored.contains(&sequence) || self.excused.contains(&sequence));
         let broken = match (&before.checkpoint, &after.checkpoint) {
             (Checkpoint::ShardEnd, Checkpoint::ShardEnd) => None,
             (Checkpoint::ShardEnd, _) => Some("C2: a checkpoint after SHARD_END"),
@@ -215,7 +215,7 @@ impl State {
                 return Some(id);
             }
             let ancestor = self.shards.get_mut(&id)?;
-            if settle(ancestor, |sequence| self.stored.contains(&sequence)) < ancestor.records.len() {
+            if settle(ancestor, |sequence| self.stored.contains(&sequence) || self.excused.contains(&sequence)) < ancestor.records.len() {
                 return Some(id);
             }
             parent = ancestor.shard.parent.clone();

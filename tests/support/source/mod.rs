@@ -19,7 +19,7 @@ use std::{
 use bytes::Bytes;
 use pulsar_io_dynamodb::{
     metrics::health::Health,
-    ports::{Lease, SequenceNumber, Shard, ShardId, StreamArn, StreamStatus},
+    ports::{Lease, OutboundMessage, SequenceNumber, Shard, ShardId, StreamArn, StreamStatus},
     source::{Settings, StartPosition},
 };
 use tokio::{sync::Notify, time::Instant};
@@ -33,7 +33,7 @@ pub use self::{
     network::{Call, Fault, Service},
     stream::FakeStreams,
     table::FakeTable,
-    topic::FakeTopic,
+    topic::{DEAD_LETTERS, FakeTopic, Refused},
     worker::Run,
 };
 
@@ -119,6 +119,13 @@ pub struct State {
     pub slow: BTreeSet<u32>,
     /// The receipt of this record and of all later ones fails.
     pub fail_at: Option<u64>,
+    /// Records whose messages are refused for good, each for itself.
+    pub refusals: BTreeMap<u64, Refused>,
+    /// Records that need not be stored: their dead letters are, or the policy is to skip them.
+    pub excused: BTreeSet<u64>,
+    pub dead_letters: Vec<OutboundMessage>,
+    /// No dead letter is stored while set.
+    pub hold_letters: bool,
     /// Workers whose receipts fail from now on.
     pub refused: BTreeSet<Actor>,
     /// Between two receipts of one partition.
@@ -191,6 +198,10 @@ impl World {
             hold: false,
             slow: BTreeSet::new(),
             fail_at: None,
+            refusals: BTreeMap::new(),
+            excused: BTreeSet::new(),
+            dead_letters: Vec::new(),
+            hold_letters: false,
             refused: BTreeSet::new(),
             receipt_delay: Duration::ZERO,
             partitions: 1,
@@ -393,7 +404,7 @@ impl State {
     /// Everything that has to be stored in the end.
     pub fn wanted(&self) -> impl Iterator<Item = u64> {
         let readable = self.shards.values().flat_map(|shard| &shard.records[shard.trimmed..]);
-        readable.filter(|record| !record.before_start).map(|record| record.sequence)
+        readable.filter(|record| !record.before_start && !self.excused.contains(&record.sequence)).map(|record| record.sequence)
     }
 
     pub fn all_stored(&self) -> bool {
@@ -455,6 +466,7 @@ pub fn settings() -> Settings {
         rewind_on_adopt: Duration::ZERO,
         drain_timeout: Duration::from_secs(20),
         started_at: BEGIN_MILLIS,
+        poison: Default::default(),
         shape: Default::default(),
     }
 }

@@ -4,7 +4,7 @@ use std::{collections::VecDeque, time::Duration};
 
 use pulsar_io_dynamodb::{
     error::{Error, Kind, Result},
-    ports::{OutboundMessage, Publisher, Receipt},
+    ports::{OutboundMessage, Publisher, Receipt, Refusal},
 };
 use tokio::sync::oneshot;
 
@@ -22,7 +22,8 @@ pub struct FakeTopic {
 /// Taken, and not stored yet.
 pub struct Accepted {
     pub sequence: u64,
-    receipt: oneshot::Sender<Result<()>>,
+    message: OutboundMessage,
+    receipt: oneshot::Sender<Result<(), Refusal>>,
 }
 
 impl Accepted {
@@ -32,7 +33,10 @@ impl Accepted {
 }
 
 impl Publisher for FakeTopic {
-    async fn publish(&self, message: OutboundMessage) -> Result<Receipt> {
+    async fn publish(&self, message: OutboundMessage) -> Result<Receipt, Refusal> {
+        if message.topic.as_deref() == Some(DEAD_LETTERS) {
+            return self.bury(message);
+        }
         let property = |name: &str| message.properties.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
         let sequence: u64 = property("SEQUENCE_NUMBER").and_then(|text| text.parse().ok()).expect("a sequence number");
         assert_eq!(property("EVENT_NAME"), Some("INSERT"));
@@ -40,6 +44,12 @@ impl Publisher for FakeTopic {
         let (sender, receipt) = oneshot::channel();
         let lane = {
             let mut state = self.world.lock();
+            if state.refusals.get(&sequence) == Some(&Refused::AtOnce) {
+                // It was its turn, as for the order of what follows.
+                state.seen.insert(sequence);
+                let error = Error::new(Kind::TooLarge, "publish a message", "scripted: larger than maxMessageSize");
+                return Err(Refusal { error, message: Some(Box::new(message)) });
+            }
             let home = state.homes[&sequence].clone();
             state.tell(self.run, What::Published(home.shard.clone(), sequence));
             state.check_publish(self.run, sequence);
@@ -47,7 +57,7 @@ impl Publisher for FakeTopic {
             state.published.push(Published { run: self.run, sequence });
             let lane = (self.run, home.item % state.partitions);
             let idle = !state.lanes.contains_key(&lane);
-            state.lanes.entry(lane).or_default().push_back(Accepted { sequence, receipt: sender });
+            state.lanes.entry(lane).or_default().push_back(Accepted { sequence, message, receipt: sender });
             state.check_window(self.run);
             idle.then_some(lane)
         };
@@ -58,6 +68,41 @@ impl Publisher for FakeTopic {
     }
 }
 
+impl FakeTopic {
+    /// Stores a dead letter, once those are not held any more.
+    fn bury(&self, letter: OutboundMessage) -> Result<Receipt, Refusal> {
+        let (sender, receipt) = oneshot::channel();
+        let world = self.world.clone();
+        tokio::spawn(async move {
+            loop {
+                let changed = world.changed.notified();
+                tokio::pin!(changed);
+                changed.as_mut().enable();
+                if !world.lock().hold_letters {
+                    break;
+                }
+                changed.await;
+            }
+            let mut state = world.lock();
+            let sequence = letter.properties.iter().find(|(name, _)| name == "dlq.sequenceNumber").and_then(|(_, text)| text.parse().ok());
+            state.excused.insert(sequence.expect("a sequence number"));
+            state.dead_letters.push(letter);
+            let _ = sender.send(Ok(()));
+        });
+        Ok(Receipt(receipt))
+    }
+}
+
+/// When the topic refuses a record's message for good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    AtOnce,
+    WithTheReceipt,
+}
+
+/// The dead-letter topic.
+pub const DEAD_LETTERS: &str = "persistent://public/default/dead";
+
 impl State {
     fn waits(&self, (run, partition): (Actor, u32)) -> bool {
         let frozen = self.machines.get(&run).is_some_and(|machine| machine.is_frozen());
@@ -66,10 +111,15 @@ impl State {
 
     /// Stores what a worker sent last, and answers it.
     fn store(&mut self, run: Actor, accepted: Accepted) {
+        if self.refusals.contains_key(&accepted.sequence) {
+            let error = Error::new(Kind::Invalid, "publish a message", "scripted: incompatible schema");
+            let _ = accepted.receipt.send(Err(Refusal { error, message: Some(Box::new(accepted.message)) }));
+            return;
+        }
         let failed = self.refused.contains(&run) || self.fail_at.is_some_and(|first| accepted.sequence >= first);
         let answer = if failed {
             self.note(run, format!("has its {} refused", accepted.sequence));
-            Err(Error::new(Kind::Fatal, "publish a message", "scripted: the topic was terminated"))
+            Err(Error::new(Kind::Fatal, "publish a message", "scripted: the topic was terminated").into())
         } else {
             self.check_store(run, accepted.sequence);
             Ok(())

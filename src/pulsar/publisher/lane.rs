@@ -1,0 +1,295 @@
+//! One topic partition: a queue, and one unanswered batch of what stands first in it.
+//!
+//! ```text
+//!   queue ──► staged ── prefix ──► attempt ── stored ──► receipts, and the next batch may be larger
+//!                         ▲           ├────── refused ─► half of it again; alone: the message goes back, the next one follows
+//!                         └───────────┴────── failed ──► the same again, later (O1)
+//! ```
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, OnceLock},
+};
+
+use ::pulsar::{Producer, ProducerOptions, TokioExecutor, producer::Message};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+
+use super::{Options, stopped};
+use crate::{
+    error::{Error, Kind, Result},
+    ports::{OutboundMessage, Receipt, Refusal},
+    pulsar::client::{Attempts, Client, classify},
+};
+
+/// What fits in one batch. The broker stores a batch as one entry.
+const BATCH: Bound = Bound { messages: 1_000, bytes: 1024 * 1024 };
+/// Queued messages.
+const QUEUE_MESSAGES: usize = 2 * BATCH.messages;
+
+/// The sending side.
+pub(super) struct LaneFront {
+    topic: Arc<str>,
+    queue: mpsc::Sender<Queued>,
+    /// Why the lane has ended, once it has.
+    ended: Arc<OnceLock<Error>>,
+}
+
+impl LaneFront {
+    /// Accepts a message once there is a place in the queue; `room` is free again when it is answered.
+    pub(super) async fn send(&self, message: OutboundMessage, room: OwnedSemaphorePermit) -> Result<Receipt> {
+        let (receipt, stored) = oneshot::channel();
+        let queued = Queued { bytes: size(&message), message, receipt, _room: room };
+        let ended = |_| self.ended.get().cloned().unwrap_or_else(|| stopped(&self.topic));
+        self.queue.send(queued).await.map_err(ended)?;
+        Ok(Receipt(stored))
+    }
+}
+
+/// A lane, and the task behind it, which ends once its front is dropped and everything is answered.
+pub(super) fn new(
+    client: Client,
+    topic: String,
+    options: &Options,
+    attempts: Attempts,
+) -> (LaneFront, impl Future<Output = ()> + Send + use<>) {
+    let (queue, queued) = mpsc::channel(QUEUE_MESSAGES);
+    let ended = Arc::<OnceLock<Error>>::default();
+    let front = LaneFront { topic: topic.as_str().into(), queue, ended: ended.clone() };
+    let bound = Bound { bytes: BATCH.bytes.min(options.max_message_size), ..BATCH };
+    let lane = Lane { wire: Wire { client, topic, producer: None }, bound, attempts, ended };
+    (front, lane.run(queued))
+}
+
+/// What a message needs in memory and on the wire, about; never less.
+pub(super) fn size(message: &OutboundMessage) -> usize {
+    let properties = message.properties.iter().map(|(name, value)| name.len() + value.len() + 12).sum::<usize>();
+    let keys = message.key.as_ref().map_or(0, String::len) + message.ordering_key.as_ref().map_or(0, Vec::len);
+    message.payload.len() + keys + properties + 64
+}
+
+struct Queued {
+    message: OutboundMessage,
+    bytes: usize,
+    receipt: oneshot::Sender<Result<(), Refusal>>,
+    _room: OwnedSemaphorePermit,
+}
+
+/// How much may go in one batch. One message always may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Bound {
+    messages: usize,
+    bytes: usize,
+}
+
+impl Bound {
+    /// How many of messages of these sizes go together, from the first one on.
+    fn prefix(self, sizes: impl IntoIterator<Item = usize>) -> usize {
+        let mut bytes = 0usize;
+        let fits = |size: &usize| {
+            bytes = bytes.saturating_add(*size);
+            bytes <= self.bytes
+        };
+        sizes.into_iter().take(self.messages).take_while(fits).count().max(1)
+    }
+
+    /// Half of a batch that was refused.
+    fn half(of: usize, bytes: usize) -> Self {
+        Self { messages: (of / 2).max(1), bytes: bytes / 2 }
+    }
+
+    /// A step back to what there is to have. Small: where a topic takes less than its broker (its `maxMessageSize` policy), each try of a larger batch
+    /// is a round trip for nothing.
+    fn grown(self, limit: Self) -> Self {
+        let step = |now: usize, limit: usize| (now + limit / 64 + 1).min(limit);
+        Self { messages: step(self.messages, limit.messages), bytes: step(self.bytes, limit.bytes) }
+    }
+}
+
+/// The receiving side.
+struct Lane {
+    wire: Wire,
+    bound: Bound,
+    attempts: Attempts,
+    ended: Arc<OnceLock<Error>>,
+}
+
+impl Lane {
+    async fn run(mut self, mut queue: mpsc::Receiver<Queued>) {
+        let mut staged = VecDeque::new();
+        let mut bound = self.bound;
+        loop {
+            if staged.is_empty() {
+                let Some(first) = queue.recv().await else { break };
+                staged.push_back(first);
+            }
+            while staged.len() < bound.messages {
+                let Ok(next) = queue.try_recv() else { break };
+                staged.push_back(next);
+            }
+            // What nobody waits for any more is left out: its lease was lost or given up, and another worker publishes it (L2).
+            staged.retain(|queued| !queued.receipt.is_closed());
+            if staged.is_empty() {
+                continue;
+            }
+            let batch = bound.prefix(staged.iter().map(|queued| queued.bytes));
+            let attempt = self.wire.attempt(staged.range(..batch).map(|queued| &queued.message));
+            match self.attempts.watch(attempt).await {
+                Ok(()) => {
+                    self.attempts.succeeded();
+                    bound = bound.grown(self.bound);
+                    for queued in staged.drain(..batch) {
+                        // Nobody waits any more: that is the receiver's choice.
+                        let _ = queued.receipt.send(Ok(()));
+                    }
+                }
+                Err(Failure::Batch(_)) if batch > 1 => {
+                    bound = Bound::half(batch, staged.range(..batch).map(|queued| queued.bytes).sum());
+                }
+                Err(Failure::Batch(error)) => self.give_back(staged.drain(..batch), &error),
+                Err(Failure::Topic(error)) => {
+                    self.attempts.tell(&error);
+                    self.give_back(staged.drain(..batch), &error);
+                }
+                Err(Failure::Call(error)) => {
+                    // Dropped with whatever it still holds: a fresh one starts with this batch.
+                    self.wire.producer = None;
+                    if let Err(error) = self.attempts.failed(error).await {
+                        tracing::error!(topic = self.wire.topic, %error, "publishing stops");
+                        return self.refuse(staged, queue, &error).await;
+                    }
+                }
+            }
+        }
+        self.wire.close().await;
+    }
+
+    fn give_back(&self, messages: impl Iterator<Item = Queued>, error: &Error) {
+        for queued in messages {
+            let _ = queued.receipt.send(Err(Refusal { error: error.clone(), message: Some(Box::new(queued.message)) }));
+        }
+    }
+
+    /// Refuses what was accepted and all that comes: what is later must not be stored before it (O1).
+    async fn refuse(self, accepted: VecDeque<Queued>, mut queue: mpsc::Receiver<Queued>, error: &Error) {
+        self.ended.get_or_init(|| error.clone());
+        let refuse = |queued: Queued| {
+            let _ = queued.receipt.send(Err(error.clone().into()));
+        };
+        accepted.into_iter().for_each(refuse);
+        queue.close();
+        while let Some(queued) = queue.recv().await {
+            refuse(queued);
+        }
+    }
+}
+
+/// Why a batch is not stored.
+enum Failure {
+    /// The broker refuses it for good; without one of its messages, or in parts, it may take it.
+    Batch(Error),
+    /// The broker refuses the producer for what it would send: all of it.
+    Topic(Error),
+    /// It may be stored or not.
+    Call(Error),
+}
+
+/// The producer.
+struct Wire {
+    client: Client,
+    topic: String,
+    producer: Option<Producer<TokioExecutor>>,
+}
+
+impl Wire {
+    /// Sends one batch and waits until the broker has stored it.
+    async fn attempt(&mut self, batch: impl ExactSizeIterator<Item = &OutboundMessage>) -> Result<(), Failure> {
+        let topic = &self.topic;
+        let doing = || format!("publish to topic {topic}");
+        let producer = match &mut self.producer {
+            Some(producer) => producer,
+            empty => {
+                let options = ProducerOptions {
+                    // It must flush only when told to, so no bound of its own may be reached. (A count would be allocated at once.)
+                    batch_byte_size: Some(usize::MAX),
+                    // A full queue of the connection is no failure.
+                    block_queue_if_full: true,
+                    ..Default::default()
+                };
+                let builder = self.client.producer().with_topic(topic).with_options(options);
+                let refused = |error| match classify(doing(), &error) {
+                    error if error.kind() == Kind::Poison => Failure::Topic(Error::new(Kind::Invalid, doing(), error.why())),
+                    error => Failure::Call(error),
+                };
+                empty.insert(builder.build().await.map_err(refused)?)
+            }
+        };
+        let refused = |error| match classify(doing(), &error) {
+            error if matches!(error.kind(), Kind::Poison | Kind::Invalid) => {
+                Failure::Batch(Error::new(Kind::Invalid, doing(), error.why()))
+            }
+            error => Failure::Call(error),
+        };
+        let mut receipts = Vec::with_capacity(batch.len());
+        for message in batch {
+            receipts.push(producer.send_non_blocking(client_message(message)).await.map_err(refused)?);
+        }
+        producer.send_batch().await.map_err(refused)?;
+        for receipt in receipts {
+            receipt.await.map_err(refused)?;
+        }
+        Ok(())
+    }
+
+    async fn close(mut self) {
+        if let Some(producer) = &mut self.producer
+            && let Err(error) = producer.close().await
+        {
+            tracing::debug!(topic = self.topic, %error, "the producer was not closed cleanly");
+        }
+    }
+}
+
+fn client_message(message: &OutboundMessage) -> Message {
+    Message {
+        payload: message.payload.clone(),
+        properties: message.properties.iter().cloned().collect(),
+        partition_key: message.key.clone(),
+        partition_key_b64_encoded: message.key.is_some().then_some(message.key_is_base64),
+        ordering_key: message.ordering_key.clone(),
+        event_time: message.event_time,
+        ..Default::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_ends_where_the_next_message_would_be_too_much() {
+        let bound = Bound { messages: 3, bytes: 100 };
+        assert_eq!(bound.prefix([50, 50, 1]), 2);
+        assert_eq!(bound.prefix([1, 1, 1, 1]), 3);
+        assert_eq!(bound.prefix([101, 1]), 1, "a message of a batch's size goes alone");
+        assert_eq!(bound.prefix([]), 1);
+    }
+
+    #[test]
+    fn what_is_refused_is_halved_down_to_one_message_and_grows_again() {
+        let limit = Bound { messages: 1_000, bytes: 1_000_000 };
+        let mut bound = limit;
+        let mut tries = 0;
+        while bound.prefix([1_000; 1_000]) > 1 {
+            let batch = bound.prefix([1_000; 1_000]);
+            bound = Bound::half(batch, batch * 1_000);
+            tries += 1;
+        }
+        assert_eq!(tries, 9);
+        let mut steps = 0;
+        while bound != limit {
+            bound = bound.grown(limit);
+            steps += 1;
+        }
+        assert!((60..=70).contains(&steps), "{steps}");
+    }
+}

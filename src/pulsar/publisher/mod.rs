@@ -1,0 +1,194 @@
+//! Publishes to topics: for each topic a lane for each partition ([`lane`]), one unanswered batch in each lane (`docs/decisions/002`).
+
+mod lane;
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use tokio::{
+    sync::{OnceCell, Semaphore},
+    task::JoinSet,
+};
+
+use self::lane::LaneFront;
+use crate::{
+    error::{Error, Kind, Result},
+    metrics::health::Health,
+    ports::{OutboundMessage, Publisher, Receipt, Refusal},
+    pulsar::client::{Attempts, Client, classify},
+};
+
+/// Queued and unanswered bytes, over all lanes (M1).
+const QUEUE_BYTES: usize = 32 * 1024 * 1024;
+/// Topics of one publisher. Each partition of each costs a producer and a task.
+const MAX_TOPICS: usize = 64;
+
+/// How to publish.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// What the broker takes as one entry, in bytes.
+    pub max_message_size: usize,
+}
+
+/// Pulsar's default `maxMessageSize`.
+pub const DEFAULT_MAX_MESSAGE_SIZE: usize = 5 * 1024 * 1024;
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { max_message_size: DEFAULT_MAX_MESSAGE_SIZE }
+    }
+}
+
+/// Publishes to any number of topics up to 64, each opened with its first message; cheap to clone.
+#[derive(Clone)]
+pub struct TopicPublisher(Arc<Shared>);
+
+struct Shared {
+    client: Client,
+    options: Options,
+    health: Health,
+    /// Where messages go that name no topic.
+    own: Option<Topic>,
+    others: Mutex<HashMap<Arc<str>, Arc<OnceCell<Topic>>>>,
+    room: Arc<Semaphore>,
+    tasks: Arc<Mutex<JoinSet<()>>>,
+}
+
+struct Topic {
+    name: Arc<str>,
+    lanes: Vec<LaneFront>,
+    /// For messages without a key.
+    next_lane: AtomicUsize,
+}
+
+/// The tasks behind a [`TopicPublisher`]: they end once all its clones are dropped.
+pub struct Lanes(Arc<Mutex<JoinSet<()>>>);
+
+impl Lanes {
+    /// Waits until everything accepted is answered and the producers are closed.
+    pub async fn finished(self) {
+        let mut tasks = std::mem::take(&mut *lock(&self.0));
+        while tasks.join_next().await.is_some() {}
+    }
+}
+
+impl TopicPublisher {
+    /// A publisher whose messages go to `topic` unless they name another one. Finds that topic's partitions first, waiting until a broker answers.
+    /// Partitions added later get no messages until the next start.
+    pub async fn open(client: Client, topic: Option<&str>, options: Options, health: Health) -> Result<(Self, Lanes)> {
+        let tasks = Arc::<Mutex<JoinSet<()>>>::default();
+        let mut shared = Shared {
+            client,
+            options,
+            health,
+            own: None,
+            others: Mutex::default(),
+            room: Arc::new(Semaphore::new(QUEUE_BYTES)),
+            tasks: tasks.clone(),
+        };
+        if let Some(topic) = topic {
+            shared.own = Some(Box::pin(shared.open(topic.into())).await?);
+        }
+        Ok((Self(Arc::new(shared)), Lanes(tasks)))
+    }
+}
+
+impl Shared {
+    /// Finds the topic's partitions and starts a lane for each.
+    async fn open(&self, name: Arc<str>) -> Result<Topic> {
+        let mut attempts = Attempts::new(format!("publish to {name}"), self.health.clone());
+        let partitions = loop {
+            match attempts.watch(self.client.lookup_partitioned_topic(&*name)).await {
+                Ok(partitions) => break partitions,
+                Err(error) => attempts.failed(classify(format!("look up topic {name}"), &error)).await?,
+            }
+        };
+        attempts.succeeded();
+        let mut tasks = lock(&self.tasks);
+        let lanes = partitions.into_iter().map(|(partition, _)| {
+            let attempts = Attempts::new(format!("publish to {partition}"), self.health.clone());
+            let (front, lane) = lane::new(self.client.clone(), partition, &self.options, attempts);
+            tasks.spawn(lane);
+            front
+        });
+        Ok(Topic { name, lanes: lanes.collect(), next_lane: AtomicUsize::new(0) })
+    }
+
+    /// Sends a message to its lane once there is room.
+    async fn send(&self, topic: &Topic, message: OutboundMessage) -> Result<Receipt, Refusal> {
+        let bytes = lane::size(&message);
+        if bytes > self.options.max_message_size {
+            let why = format!("the message has {bytes} bytes, and the broker takes {} (its maxMessageSize)", self.options.max_message_size);
+            let error = Error::new(Kind::TooLarge, format!("publish to topic {}", topic.name), why);
+            return Err(Refusal { error, message: Some(Box::new(message)) });
+        }
+        let wanted = u32::try_from(bytes.min(QUEUE_BYTES)).unwrap_or(u32::MAX);
+        let room = self.room.clone().acquire_many_owned(wanted).await.map_err(|_| stopped(&topic.name))?;
+        Ok(topic.lane(&message).send(message, room).await?)
+    }
+}
+
+impl Publisher for TopicPublisher {
+    async fn publish(&self, message: OutboundMessage) -> Result<Receipt, Refusal> {
+        let shared = &*self.0;
+        let Some(name) = &message.topic else {
+            let own = shared.own.as_ref().ok_or_else(|| Error::new(Kind::Fatal, "publish a message", "it names no topic"))?;
+            return shared.send(own, message).await;
+        };
+        let cell = {
+            let mut others = lock(&shared.others);
+            match others.get(name) {
+                Some(cell) => cell.clone(),
+                None if others.len() < MAX_TOPICS => others.entry(name.clone()).or_default().clone(),
+                None => {
+                    let why = format!("this worker publishes to {MAX_TOPICS} other topics already, which is its limit");
+                    let error = Error::new(Kind::Invalid, format!("publish to topic {name}"), why);
+                    return Err(Refusal { error, message: Some(Box::new(message)) });
+                }
+            }
+        };
+        // Whoever comes first opens it; where that one gives up, the next one does. Boxed: it is large, and rare.
+        let topic = cell.get_or_try_init(|| Box::pin(shared.open(name.clone()))).await?;
+        shared.send(topic, message).await
+    }
+}
+
+impl Topic {
+    fn lane(&self, message: &OutboundMessage) -> &LaneFront {
+        let at = match &message.key {
+            Some(key) => java_string_hash(key) as usize,
+            None => self.next_lane.fetch_add(1, Ordering::Relaxed),
+        };
+        &self.lanes[at % self.lanes.len()]
+    }
+}
+
+/// The partition hash of Pulsar's Java client (`JavaStringHash`, its default): `String.hashCode` without the sign.
+fn java_string_hash(key: &str) -> u32 {
+    key.encode_utf16().fold(0u32, |hash, unit| hash.wrapping_mul(31).wrapping_add(u32::from(unit))) & (i32::MAX as u32)
+}
+
+fn stopped(topic: &str) -> Error {
+    Error::new(Kind::Fatal, format!("publish to topic {topic}"), "the publisher has stopped")
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_go_where_the_java_client_sends_them() {
+        // Java: "abc".hashCode() == 96354; "polygenelubricants".hashCode() == Integer.MIN_VALUE.
+        assert_eq!(java_string_hash("abc"), 96354);
+        assert_eq!(java_string_hash("polygenelubricants"), 0);
+    }
+}

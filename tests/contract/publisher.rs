@@ -1,0 +1,187 @@
+//! What a real broker refuses, and what the publisher makes of it.
+
+use std::{env, time::Duration};
+
+use pulsar_io_dynamodb::{
+    error::Kind,
+    metrics::health::Health,
+    ports::{OutboundMessage, Publisher, Refusal},
+    pulsar::{
+        client::{Client, Settings},
+        handshake::max_message_size,
+        publisher::{Lanes, Options, TopicPublisher},
+    },
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+use super::pulsar::{broker, inbox, message, next};
+
+async fn open(client: &Client, topic: &str, health: &Health) -> (TopicPublisher, Lanes) {
+    TopicPublisher::open(client.clone(), Some(topic), Options::default(), health.clone()).await.expect("a publisher")
+}
+
+/// Calls Pulsar's admin API about a topic, or a namespace.
+async fn admin(method: &str, name: &str, call: &str, body: &str) {
+    let address = env::var("PULSAR_HTTP_URL").expect("beside PULSAR_URL");
+    let address = address.trim_start_matches("http://");
+    let path = name.replace("://", "/");
+    let mut stream = TcpStream::connect(address).await.expect("the broker answers");
+    let request = format!(
+        "{method} /admin/v2/{path}{call} HTTP/1.0\r\nHost: {address}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(request.as_bytes()).await.expect("sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.expect("text");
+    assert!(answer.split(' ').nth(1).is_some_and(|code| code.starts_with('2')), "{method} {path}{call}: {answer}");
+}
+
+fn large(key: &str, bytes: usize) -> OutboundMessage {
+    message(key, &"x".repeat(bytes))
+}
+
+/// Publishes all at once; what came back of each.
+async fn fates(publisher: &TopicPublisher, messages: Vec<OutboundMessage>) -> Vec<Result<(), Refusal>> {
+    let mut receipts = Vec::new();
+    for message in messages {
+        receipts.push(publisher.publish(message).await.expect("accepted"));
+    }
+    let mut fates = Vec::new();
+    for receipt in receipts {
+        fates.push(tokio::time::timeout(Duration::from_secs(60), receipt.stored()).await.expect("answered within a minute"));
+    }
+    fates
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn w9_a_message_of_the_brokers_own_limit_is_stored_and_a_larger_one_comes_back() {
+    let Some((client, topic)) = broker("large").await else { return };
+    let settings = Settings { url: env::var("PULSAR_URL").expect("a broker"), token: None, trust_certs: None };
+    let limit = max_message_size(&settings, &Health::default()).await.expect("the broker tells it");
+    assert_eq!(limit, Options::default().max_message_size, "Pulsar's default");
+    let (publisher, lanes) = open(&client, &topic, &Health::default()).await;
+    let fits = (0..200).map(|less| large("key", limit - less)).find(|message| {
+        let properties = message.properties.iter().map(|(name, value)| name.len() + value.len() + 12).sum::<usize>();
+        message.payload.len() + 3 + properties + 64 <= limit
+    });
+    let fits = fits.expect("one fits");
+    let bytes = fits.payload.len();
+    let refusal = publisher.publish(large("key", bytes + 1)).await.expect_err("one byte more");
+    assert!(refusal.error.kind() == Kind::TooLarge && refusal.error.to_string().contains("maxMessageSize"), "{:?}", refusal.error);
+    assert_eq!(refusal.message.expect("it comes back").payload.len(), bytes + 1);
+    let stored = fates(&publisher, vec![fits, message("key", "next")]).await;
+    assert!(stored.iter().all(Result::is_ok), "{stored:?}");
+    drop(publisher);
+    lanes.finished().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn o1_what_a_topic_refuses_comes_back_and_the_rest_is_stored_in_order() {
+    let Some((client, topic)) = broker("policy").await else { return };
+    let health = Health::default();
+    let (publisher, lanes) = open(&client, &topic, &health).await;
+    assert!(fates(&publisher, vec![message("key", "first")]).await[0].is_ok(), "the topic is there");
+    admin("POST", &topic, "/maxMessageSize", "20000").await;
+    // A policy takes a moment to arrive.
+    super::super::lab::eventually("the policy holds", Duration::from_secs(30), async || {
+        fates(&publisher, vec![large("key", 30_000)]).await[0].is_err().then_some(())
+    })
+    .await;
+    let messages =
+        (0..300).map(|at| if at % 50 == 7 { large("key", 30_000) } else { message("key", &format!("{at:04}{}", "x".repeat(500))) });
+    let fates = fates(&publisher, messages.collect()).await;
+    for (at, fate) in fates.iter().enumerate() {
+        match fate {
+            Ok(()) => assert_ne!(at % 50, 7, "{at}"),
+            Err(Refusal { error, message }) => {
+                assert!(at % 50 == 7 && error.kind() == Kind::Invalid, "{at}: {error}");
+                assert_eq!(message.as_ref().expect("it comes back").payload.len(), 30_000);
+            }
+        }
+    }
+    let mut inbox = inbox(&client, &topic, 1_000).await;
+    let mut stored = Vec::new();
+    while stored.len() < 294 {
+        let payload = next(&mut inbox).await.payload;
+        stored.extend(std::str::from_utf8(&payload[..4]).ok().and_then(|text| text.parse::<usize>().ok()));
+    }
+    assert_eq!(stored, (0..300).filter(|at| at % 50 != 7).collect::<Vec<_>>());
+    assert!(health.reasons().is_empty(), "{:?}", health.reasons());
+    drop(publisher);
+    lanes.finished().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn w9_what_a_topics_schema_refuses_comes_back() {
+    let Some((client, topic)) = broker("schema").await else { return };
+    let (namespace, name) = (format!("public/schema-{}", fastrand::u32(..)), topic.rsplit('/').next().expect("a name"));
+    admin("PUT", &format!("namespaces/{namespace}"), "", "{}").await;
+    admin("POST", &format!("namespaces/{namespace}"), "/schemaValidationEnforced", "true").await;
+    let schema =
+        r#"{"type":"JSON","schema":"{\"type\":\"record\",\"name\":\"A\",\"fields\":[{\"name\":\"a\",\"type\":\"int\"}]}","properties":{}}"#;
+    admin("PUT", &format!("persistent/{namespace}/{name}"), "", "").await;
+    admin("POST", &format!("schemas/{namespace}/{name}"), "/schema", schema).await;
+    let health = Health::default();
+    let (publisher, lanes) = open(&client, &format!("persistent://{namespace}/{name}"), &health).await;
+    for fate in fates(&publisher, vec![message("key", "1"), message("key", "2")]).await {
+        let refusal = fate.expect_err("no schema");
+        assert_eq!(refusal.error.kind(), Kind::Invalid, "{}", refusal.error);
+        assert!(refusal.message.is_some());
+    }
+    assert!(!health.reasons().is_empty(), "H1: a topic that takes nothing is told");
+    admin("POST", &format!("namespaces/{namespace}"), "/schemaValidationEnforced", "false").await;
+    super::super::lab::eventually("it is taken again", Duration::from_secs(30), async || {
+        fates(&publisher, vec![message("key", "3")]).await[0].is_ok().then_some(())
+    })
+    .await;
+    assert!(health.reasons().is_empty(), "{:?}", health.reasons());
+    drop(publisher);
+    lanes.finished().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn h1_a_terminated_topic_is_no_messages_fault_and_waits_for_a_person() {
+    let Some((client, topic)) = broker("terminated").await else { return };
+    let health = Health::default();
+    let (publisher, lanes) = open(&client, &topic, &health).await;
+    assert!(fates(&publisher, vec![message("key", "first")]).await[0].is_ok(), "the topic is there");
+    admin("POST", &topic, "/terminate", "").await;
+    let receipt = publisher.publish(message("key", "second")).await.expect("accepted");
+    let told = async || health.reasons().into_values().find(|reason| reason.contains("terminated"));
+    super::super::lab::eventually("health is red", Duration::from_secs(60), told).await;
+    admin("DELETE", &topic, "?force=true", "").await;
+    tokio::time::timeout(Duration::from_secs(60), receipt.stored()).await.expect("within a minute").expect("the topic is a new one");
+    assert!(health.reasons().is_empty(), "{:?}", health.reasons());
+    drop(publisher);
+    lanes.finished().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn w22_o1_messages_go_to_the_topics_that_they_name() {
+    let Some((client, topic)) = broker("named").await else { return };
+    let (publisher, lanes) = TopicPublisher::open(client.clone(), None, Options::default(), Health::default()).await.expect("a publisher");
+    let name = |kind: usize| format!("{topic}-{kind}");
+    let messages = (0..600).map(|at| OutboundMessage { topic: Some(name(at % 3).into()), ..message("key", &at.to_string()) });
+    assert!(fates(&publisher, messages.collect()).await.iter().all(Result::is_ok));
+    for kind in 0..3 {
+        let mut inbox = inbox(&client, &name(kind), 1_000).await;
+        for at in (kind..600).step_by(3) {
+            assert_eq!(next(&mut inbox).await.payload, at.to_string());
+        }
+    }
+    let error = publisher.publish(message("key", "nowhere")).await.expect_err("it names no topic").error;
+    assert_eq!(error.kind(), Kind::Fatal, "{error}");
+    // M1: their number is bounded.
+    for at in 3..64 {
+        let message = OutboundMessage { topic: Some(format!("non-persistent://public/default/x{at}").into()), ..message("key", "x") };
+        publisher.publish(message).await.expect("accepted");
+    }
+    let one_more = OutboundMessage { topic: Some(name(64).into()), ..message("key", "x") };
+    let refusal = publisher.publish(one_more).await.expect_err("one too many");
+    assert!(refusal.message.is_some() && refusal.error.to_string().contains("64"), "{}", refusal.error);
+    drop(publisher);
+    lanes.finished().await;
+}

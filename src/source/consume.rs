@@ -75,9 +75,10 @@ pub async fn consume<R: StreamReader, L: LeaseTable, P: Publisher>(shared: &Shar
         }
     };
     let end = match end {
-        Err(error) if error.kind() == Kind::Poison => {
+        Err(error) if matches!(error.kind(), Kind::Poison | Kind::TrimmedData) => {
             tracing::error!(shard = %lease.shard, "{error}");
-            shared.health.red(poison_stage(&lease.shard), &error);
+            shared.health.red(stopped_stage(&lease.shard), &error);
+            let _parked = (error.kind() == Kind::TrimmedData).then(|| shared.parked.park(&lease.shard, &error, shared.clock.now()));
             park(&mut tenure, &progress, &stop, &mut asker).await
         }
         Ok(End::Shard { children }) => {
@@ -96,7 +97,7 @@ pub async fn consume<R: StreamReader, L: LeaseTable, P: Publisher>(shared: &Shar
     for stage in ["shard", "publish"] {
         shared.health.green(&format!("{stage} {}", lease.shard));
     }
-    shared.health.green(&poison_stage(&lease.shard));
+    shared.health.green(&stopped_stage(&lease.shard));
     match end {
         Ok(End::Shard { children }) => {
             tracing::info!(shard = %lease.shard, children = children.len(), "the shard is finished");
@@ -118,11 +119,11 @@ pub async fn consume<R: StreamReader, L: LeaseTable, P: Publisher>(shared: &Shar
     }
 }
 
-fn poison_stage(shard: &ShardId) -> String {
+fn stopped_stage(shard: &ShardId) -> String {
     format!("record of {shard}")
 }
 
-/// Keeps the lease of a shard that a record has stopped: another worker could not publish the record either, and what was published before it is to
+/// Keeps the lease of a shard that a record or a gap has stopped: another worker could not go on either, and what was published before it is to
 /// be checkpointed. Until the worker stops, is asked to hand over, or loses the lease.
 async fn park<L: LeaseTable>(
     tenure: &mut Tenure<L>,
@@ -215,8 +216,8 @@ async fn begin<R: StreamReader, L: LeaseTable, P: Publisher>(shared: &Shared<R, 
     let reached = match page.await {
         // Where it tells no time, the whole shard is read.
         Ok(page) => page.records.first().and_then(|record| Record::read(record, Order::Compat).ok()?.created_at),
-        // The record is not there any more: what is left is younger.
-        Err(error) if matches!(error.kind(), Kind::TrimmedData | Kind::NotFound) => None,
+        // The record is not there any more: what is left is younger, and whether something is missing shows when it is read on (G1).
+        Err(error) if matches!(error.kind(), Kind::TrimmedData | Kind::NotFound) => return Ok(lease.clone()),
         Err(error) => return Err(error),
     };
     let start_at = reached.map(|created| created - i64::try_from(rewind.as_millis()).unwrap_or(i64::MAX)).max(lease.start_at);

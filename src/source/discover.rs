@@ -151,8 +151,12 @@ pub fn missing(listing: &Listing, rows: &Rows, start: StartPosition, times: Time
     let (initial, start_at) = match start {
         StartPosition::TrimHorizon => (Checkpoint::TrimHorizon, None),
         StartPosition::Latest => {
-            let earlier = rows.all().filter_map(|lease| lease.start_at).min();
-            (Checkpoint::Latest, Some(earlier.unwrap_or(times.started)))
+            match rows.all().filter_map(|lease| lease.start_at).min() {
+                Some(earlier) => (Checkpoint::Latest, Some(earlier)),
+                None if rows.before.is_empty() => (Checkpoint::Latest, Some(times.started)),
+                // Rows that do not say when the first start was, the Java connector's say: this shard was opened while nobody looked (D1).
+                None => (Checkpoint::TrimHorizon, None),
+            }
         }
         StartPosition::AtTimestamp(millis) => (Checkpoint::AtTimestamp, Some(millis)),
     };

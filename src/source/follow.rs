@@ -19,6 +19,7 @@ use super::{
     catalog::Catalog,
     clock::Clock,
     convert::shape::Origin,
+    gap::{OnTrimmed, Parked},
     heal::heal,
     lease::keeper::Keeper,
     publish::Budget,
@@ -127,8 +128,8 @@ impl<S: Streams, L: LeaseTable, P: Publisher> Follow<S, L, P> {
         let budget = Budget::new(settings.max_in_flight);
         // A child: an error here stops the shards, and not whoever else listens to the host's token.
         let stop = self.stop.child_token();
-        let worker =
-            Worker::new(Shared { settings, reader, publisher: self.publisher.clone(), catalog, budget, clock, health, stop }, keeper);
+        let (publisher, parked) = (self.publisher.clone(), Parked::default());
+        let worker = Worker::new(Shared { settings, reader, publisher, catalog, budget, parked, clock, health, stop }, keeper);
         let watching = async {
             if succession.follows && !succession.has_successor() {
                 let successor = self.watch(stream, PAUSE, &succession.hurry, None).await;
@@ -178,13 +179,23 @@ impl<S: Streams, L: LeaseTable, P: Publisher> Follow<S, L, P> {
         heal("leases", self.clock, &self.health, Duration::ZERO, || self.leases.list()).await
     }
 
-    /// A stream is gone that was not finished. Its rows stay until the next one has its own: they say that it is read from its beginning.
+    /// A stream is gone that was not finished (G1). Its rows stay until the next one has its own: they say that it is read from its beginning.
     async fn give_up(&self, stream: &StreamArn) -> Result<()> {
+        let mut shards = Vec::new();
         for row in self.rows().await? {
             if row.stream.as_ref() == Some(stream) && row.checkpoint != Checkpoint::ShardEnd {
                 counter!(names::SOURCE_GAPS).increment(1);
-                tracing::error!(%stream, shard = %row.shard, after = ?row.checkpoint, "a gap: the stream is gone before this shard was finished; going on with the table's next stream");
+                tracing::error!(%stream, shard = %row.shard, after = ?row.checkpoint, "a gap: the stream is gone before this shard was finished");
+                shards.push(format!("{} after {:?}", row.shard, row.checkpoint));
             }
+        }
+        if !shards.is_empty() && self.settings.on_trimmed == OnTrimmed::Fail {
+            let why = format!(
+                "the stream is gone, and its records were not all read: {}. Bring them from elsewhere if they are needed; to go on with the table's \
+                 next stream: onTrimmed: continue and a restart",
+                shards.join(", ")
+            );
+            return Err(Error::new(Kind::TrimmedData, format!("read {stream} without a gap"), why));
         }
         Ok(())
     }

@@ -22,6 +22,7 @@ pub mod consume;
 pub mod convert;
 pub mod discover;
 pub mod follow;
+pub mod gap;
 pub mod garbage;
 pub mod heal;
 pub mod lease;
@@ -38,7 +39,14 @@ use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    catalog::Catalog, clock::Clock, convert::shape::Shape, follow::Follow, heal::heal, lease::plan::AssumeDead, poison::Policy,
+    catalog::Catalog,
+    clock::Clock,
+    convert::shape::Shape,
+    follow::Follow,
+    gap::{OnTrimmed, Parked},
+    heal::heal,
+    lease::plan::AssumeDead,
+    poison::Policy,
     publish::Budget,
 };
 use crate::{
@@ -79,6 +87,8 @@ pub struct Settings {
     pub assume_dead: AssumeDead,
     /// How far before a checkpoint of the Java connector reading starts. Zero: at it.
     pub rewind_on_adopt: Duration,
+    /// What happens when records are gone before they were read (G1).
+    pub on_trimmed: OnTrimmed,
     /// How long a clean stop may wait for receipts (Z1).
     pub drain_timeout: Duration,
     /// What becomes of a record that cannot be published.
@@ -95,6 +105,7 @@ pub struct Shared<R, L, P> {
     publisher: P,
     catalog: Catalog<R, L>,
     budget: Budget,
+    parked: Parked,
     clock: Clock,
     health: Health,
     stop: CancellationToken,

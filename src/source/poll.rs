@@ -8,8 +8,9 @@ use tokio::time::Instant;
 use super::{
     Shared, StartPosition,
     catalog::Existence,
-    convert::{Record, shape::Shape},
+    convert::{Order, Record, shape::Shape},
     discover::floor_second,
+    gap::{Gap, OnTrimmed, Until},
     heal::{self, CALL_LIMIT},
     poison::Content,
     publish::{Room, Source, Window},
@@ -18,12 +19,12 @@ use super::{
 use crate::{
     error::{Error, Kind, Result},
     metrics::names,
-    ports::{Checkpoint, Lease, LeaseTable, OutboundMessage, Page, Publisher, SequenceNumber, ShardId, StreamReader},
+    ports::{Checkpoint, Lease, LeaseTable, Moment, OutboundMessage, Page, Publisher, SequenceNumber, ShardId, StreamReader},
 };
 
 /// Hands on every record of the shard from the lease's checkpoint on. Returns when the last one is handed on.
 ///
-/// Errors with `LeaseLost` (L2), `Poison` for a record that stops the shard, and with what nothing heals. May be dropped at any await: what
+/// Errors with `LeaseLost` (L2), `Poison` for a record that stops the shard, `TrimmedData` for a gap that does (G1), and with what nothing heals. May be dropped at any await: what
 /// was handed on is known to the window.
 pub async fn read<R: StreamReader, L: LeaseTable, P: Publisher>(
     shared: &Shared<R, L, P>,
@@ -61,6 +62,12 @@ pub async fn read<R: StreamReader, L: LeaseTable, P: Publisher>(
                         let fullness = Fullness::of(records, bytes);
                         counter!(names::SOURCE_RECORDS, names::SHARD => shard.to_string()).increment(records as u64);
                         counter!(names::SOURCE_RECORD_BYTES, names::SHARD => shard.to_string()).increment(bytes as u64);
+                        if shared.settings.on_trimmed == OnTrimmed::Fail
+                            && let Some(after) = reading.gap()
+                        {
+                            let until = first(&page).map_or(Until::Now, Until::Record);
+                            return Err(Gap { after, until }.error(shard));
+                        }
                         let arrived = Instant::now();
                         let newest = hand_on(&page, shard, &shared.settings.shape, &start, &mut reading, window, &mut room).await?;
                         if records > 0 {
@@ -99,8 +106,11 @@ pub async fn read<R: StreamReader, L: LeaseTable, P: Publisher>(
             }
             Verdict::Gap { after } => {
                 counter!(names::SOURCE_GAPS).increment(1);
-                let after = after.map_or("the beginning".into(), |sequence| sequence.to_string());
-                tracing::error!(%shard, after, error = %failure, "records are gone before they were read; going on with the oldest that are left");
+                let gap = Gap { after, until: if reading.next(Moment::MAX) == Step::End { Until::EndOfShard } else { Until::Now } };
+                if shared.settings.on_trimmed == OnTrimmed::Fail && gap.until == Until::EndOfShard {
+                    return Err(gap.error(shard));
+                }
+                tracing::error!(%shard, error = %failure, "a gap: {gap} were gone before they were read");
             }
             Verdict::AskStream | Verdict::Fatal => return Err(failure),
         }
@@ -201,9 +211,14 @@ async fn publish<P: Publisher>(
 /// A record is done with, as far as reading goes.
 fn passed(shard: &ShardId, reading: &mut Reading, sequence: SequenceNumber) {
     if let Some(after) = reading.read(sequence.clone()) {
-        let after = after.map_or("the beginning".into(), |sequence: SequenceNumber| sequence.to_string());
-        tracing::error!(%shard, after, before = %sequence, "a gap: the records between these two are lost");
+        let gap = Gap { after, until: Until::Record(sequence) };
+        tracing::error!(%shard, "a gap: {gap} are lost; going on after them");
     }
+}
+
+/// The number of a page's first record, if it can be read.
+fn first(page: &Page) -> Option<SequenceNumber> {
+    Some(Record::read(page.records.first()?, Order::Compat).ok()?.sequence_number)
 }
 
 /// What a dead letter holds of a record that cannot be read.

@@ -132,6 +132,11 @@ impl Reading {
         self.gap.take()
     }
 
+    /// The start of a gap of which no end was read yet.
+    pub fn gap(&self) -> Option<Option<SequenceNumber>> {
+        self.gap.clone()
+    }
+
     /// A page was handed on; its call was made at `called`. `true`: the shard was in trouble and is not any more.
     pub fn got_page(&mut self, fullness: Fullness, next_iterator: Option<String>, called: Moment, now: Moment) -> bool {
         self.ended = next_iterator.is_none();
@@ -168,7 +173,11 @@ impl Reading {
             Kind::TrimmedData => {
                 let after = self.last_read();
                 self.position = ReadFrom::TrimHorizon;
-                self.gap.get_or_insert(after.clone());
+                // Trimming goes on while the oldest record is asked for: that is still the same gap.
+                if self.gap.is_some() {
+                    return Verdict::Again { tell: false };
+                }
+                self.gap = Some(after.clone());
                 Verdict::Gap { after }
             }
             Kind::NotFound => Verdict::AskStream,

@@ -127,6 +127,9 @@ impl<R: StreamReader, L: LeaseTable, P: Publisher> Worker<R, L, P> {
     async fn work(&mut self) -> Result<Ended> {
         let shared = self.shared.clone();
         while !self.drained {
+            if let Some(error) = shared.parked.stuck(self.held.len(), shared.clock.now()) {
+                return Err(error);
+            }
             let act_at = self.act_at.filter(|_| self.acting == 0);
             // Whether the audit is this worker's is seen in the rows.
             let audit_at = self.audits.wake().filter(|_| self.seen.looked());

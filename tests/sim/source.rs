@@ -1,7 +1,9 @@
 //! The source over fakes.
 
+mod errors;
 mod faults;
 mod fleet;
+mod gaps;
 mod health;
 mod messages;
 mod metrics;

@@ -25,6 +25,7 @@ use crate::{
     source::{
         Settings, StartPosition, clock,
         convert::shape::{Shape, Template},
+        gap::OnTrimmed,
     },
 };
 
@@ -55,6 +56,18 @@ pub enum InitialPosition {
     Latest,
     #[serde(rename = "TRIM_HORIZON")]
     TrimHorizon,
+}
+
+/// What happens when the stream has dropped records before they were read: after 24 hours without progress, say.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OnTrimmedKey {
+    #[default]
+    Continue,
+    Fail,
+    /// Not in this version; known, so that it is refused with a reason.
+    #[schemars(skip)]
+    Snapshot,
 }
 
 /// How much goes to CloudWatch.
@@ -110,6 +123,10 @@ pub struct SourceKeys {
     /// For `AT_TIMESTAMP`: ISO 8601 (with or without milliseconds and offset; without one it is UTC), `yyyy-MM-dd`, RFC 1123, or epoch milliseconds.
     #[schemars(with = "Option<String>")]
     pub start_at_time: Option<String>,
+    /// What happens to a shard whose next records the stream has dropped before they were read, since nobody read them for 24 hours: `continue` (with the
+    /// oldest that are left) or `fail` (nothing more of it is published, health is red with the bounds of the gap and what to do, and the
+    /// process ends when it has no other shard left to read). Each gap is counted and logged either way.
+    pub on_trimmed: OnTrimmedKey,
     /// How often the checkpoint of a shard is written at most. Milliseconds. A restart repeats at most what was published since.
     pub checkpoint_interval: u64,
     /// The first delay after throttling; it grows with further throttling. Milliseconds, at least 1.
@@ -138,6 +155,7 @@ impl Default for SourceKeys {
             application_name: "pulsar-dynamodb".into(),
             initial_position_in_stream: InitialPosition::Latest,
             start_at_time: None,
+            on_trimmed: OnTrimmedKey::Continue,
             checkpoint_interval: 60_000,
             backoff_time: 3_000,
             num_retries: 3,
@@ -206,6 +224,11 @@ pub fn check(document: &Document, environment: &BTreeMap<String, String>) -> Res
     problems.require((1..=1_000_000).contains(&keys.receive_queue_size), "configs.receiveQueueSize", "has to be from 1 to 1000000");
     problems.require(keys.backoff_time >= 1, "configs.backoffTime", "has to be at least 1 (milliseconds)");
     let start = start_position(keys.initial_position_in_stream, keys.start_at_time.as_deref(), &mut problems);
+    problems.require(
+        keys.on_trimmed != OnTrimmedKey::Snapshot,
+        "configs.onTrimmed",
+        "snapshot is not supported by this version: write continue or fail",
+    );
     let shape = Shape { topic: template, ..keys.messages.shape(&mut problems) };
     let poison = keys.messages.poison(&topic, &mut problems);
     let mut aws = keys.aws.settings(&mut problems);
@@ -227,6 +250,7 @@ pub fn check(document: &Document, environment: &BTreeMap<String, String>) -> Res
             max_leases: leases.max_leases,
             assume_dead: leases.assume_dead,
             rewind_on_adopt: leases.rewind_on_adopt,
+            on_trimmed: if keys.on_trimmed == OnTrimmedKey::Fail { OnTrimmed::Fail } else { OnTrimmed::Continue },
             drain_timeout: DRAIN_TIMEOUT,
             poison,
             shape,

@@ -125,6 +125,8 @@ fn each_wrong_value_names_its_key_and_what_to_write() {
     for (key, value, expected) in [
         ("awsRegion", json!(["a"]), "a list has to be text"),
         ("awsDynamodbStreamArn", json!("orders"), "table:NAME"),
+        ("onTrimmed", json!("snapshot"), "snapshot is not supported by this version: write continue or fail"),
+        ("onTrimmed", json!("stop"), "onTrimmed"),
         ("awsEndpoint", json!("localhost:8000"), "http://host:port"),
         ("dynamoEndpoint", json!("ftp://x"), "http://host:port"),
         ("cloudwatchEndpoint", json!("x"), "http://host:port"),

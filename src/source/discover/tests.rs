@@ -74,6 +74,16 @@ fn d1_the_start_time_of_the_first_start_stays() {
     assert_eq!(names(&found), [(&other, &Checkpoint::Latest, start_at), (&c, &Checkpoint::TrimHorizon, start_at)]);
 }
 
+/// The Java connector's rows do not say when the first start was. What has no leased relative was opened while nobody looked.
+#[test]
+fn d1_beside_rows_without_a_start_time_latest_is_read_whole() {
+    let ([_, b, c], shards) = lineage_of_three();
+    let other = id(3, "other");
+    let shards: Vec<_> = shards.into_iter().chain([shard(&other, None, false)]).collect();
+    let found = all_missing(&shards, &[leased(&b, None, Checkpoint::TrimHorizon)], StartPosition::Latest, TIMES);
+    assert_eq!(names(&found), [(&other, &Checkpoint::TrimHorizon, None), (&c, &Checkpoint::TrimHorizon, None)]);
+}
+
 #[test]
 fn d1_what_follows_a_leased_shard_is_read_whole_also_for_latest() {
     let ([a, b, c], shards) = lineage_of_three();

@@ -1,6 +1,5 @@
 //! What services do to a worker.
 
-use metrics_exporter_prometheus::PrometheusBuilder;
 use pulsar_io_dynamodb::ports::{Checkpoint, StreamStatus};
 
 use super::{SECOND, duplicates, finish};
@@ -105,42 +104,6 @@ async fn calls_that_never_answer_hold_nothing_up_for_ever() {
         world.write(&shard, 1, 20);
         finish(&world, run).await;
     }
-}
-
-#[tokio::test(start_paused = true)]
-async fn w23_g1_trimmed_records_are_a_gap_and_reading_goes_on() {
-    let (world, shard, run) = running(45).await;
-    run.stopped().await.expect("a clean stop");
-    world.write(&shard, 1, 30);
-    world.lock().shards.get_mut(&shard).expect("a shard").trimmed = 70;
-    let recorder = PrometheusBuilder::new().build_recorder();
-    let metrics = recorder.handle();
-    let _recording = metrics::set_default_local_recorder(&recorder);
-    let mut world = world;
-    let run = world.start(settings());
-    finish(&world, run).await;
-    assert_eq!(duplicates(&world), 0);
-    assert!(metrics.render().contains("dynamodb_source_gaps_total 1"), "{}", metrics.render());
-}
-
-#[tokio::test(start_paused = true)]
-async fn g1_a_trimmed_shard_ends_and_its_children_go_on() {
-    const OLDER_THAN_THE_STREAM_KEEPS: u64 = 25 * 60 * 60 * 1000;
-    let mut world = World::new(46);
-    world.lock().next_shard -= OLDER_THAN_THE_STREAM_KEEPS;
-    let parent = world.shard(None);
-    world.lock().next_shard += OLDER_THAN_THE_STREAM_KEEPS;
-    world.write(&parent, 1, 50);
-    let run = world.start(settings());
-    world.until("running", |state| state.all_stored()).await;
-    run.stopped().await.expect("a clean stop");
-    let [child] = world.split(&parent);
-    world.write(&child, 1, 20);
-    world.lock().shards.remove(&parent);
-    let run = world.start(settings());
-    world.until("the child is read", |state| state.all_stored()).await;
-    assert_eq!(world.lock().row(&parent).checkpoint, Checkpoint::ShardEnd);
-    finish(&world, run).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -464,6 +464,7 @@ pub fn settings() -> Settings {
         max_leases: usize::MAX,
         assume_dead: Default::default(),
         rewind_on_adopt: Duration::ZERO,
+        on_trimmed: Default::default(),
         drain_timeout: Duration::from_secs(20),
         started_at: BEGIN_MILLIS,
         poison: Default::default(),

@@ -86,6 +86,10 @@ pub enum Fault {
     Throttle,
     Down,
     Denied,
+    /// The credentials' session is over.
+    Token,
+    /// The iterator is too old.
+    Expired,
     /// It is done, but its reply does not come.
     LostReply,
     /// No answer, for longer than anybody waits.
@@ -137,6 +141,8 @@ impl World {
                     Some(Fault::LostReply) => serve(&mut state).and_then(|_| failed(Kind::Unavailable, "scripted: the reply is lost")),
                     Some(Fault::Throttle) => failed(Kind::Throttled, "scripted throttling"),
                     Some(Fault::Down) => failed(Kind::Unavailable, "scripted outage"),
+                    Some(Fault::Token) => failed(Kind::Credentials, "scripted: the token has expired"),
+                    Some(Fault::Expired) => failed(Kind::ExpiredIterator, "scripted: the iterator has expired"),
                     Some(Fault::Denied) => failed(Kind::AccessDenied, "scripted denial"),
                     Some(Fault::Mute) => {
                         // Done, whatever the answer would be.

@@ -22,7 +22,6 @@ use serde::{Deserialize, Serialize};
 pub const HOST_FIELDS: &[&str] = &[
     "archive",
     "autoAck",
-    "batchBuilder",
     "batchSourceConfig",
     "className",
     "cleanupSubscription",
@@ -31,7 +30,6 @@ pub const HOST_FIELDS: &[&str] = &[
     "maxMessageRetries",
     "negativeAckRedeliveryDelayMs",
     "parallelism",
-    "producerConfig",
     "resources",
     "runtimeFlags",
     "schemaType",

@@ -59,6 +59,11 @@ const DEVIATIONS: &[(&str, &str, &str)] = &[
         "is created with on-demand capacity",
         "10 write units, the Java connector's setting, are used up by about 8 busy shards",
     ),
+    (
+        "`producerConfig.compressionType`",
+        "the default is `NONE`",
+        "Pulsar IO compresses the Java connector's messages with LZ4; consumers read either, and it costs processor time",
+    ),
     ("unknown keys", "are refused with a suggestion", "as the Java connector does, but all at once"),
     (
         "CloudWatch",

@@ -50,7 +50,7 @@ pub fn source(configured: Source, pulsar: PulsarSettings, http_address: Option<S
             let streams = Streams::new(dynamodb.clone(), streams, configured.stream.clone());
             let leases = LeaseTable::new(dynamodb, configured.lease_table.clone()).with_billing(configured.billing);
             let client = connect(&pulsar, &health).await?;
-            let options = Options { max_message_size: max_message_size(&pulsar, &health).await? };
+            let options = Options { max_message_size: max_message_size(&pulsar, &health).await?, ..configured.publishing };
             let publisher = TopicPublisher::open(client, configured.own_topic(), options, health.clone()).await?;
             Ok((aws, streams, leases, publisher))
         };
@@ -114,7 +114,7 @@ pub fn sink(configured: Sink, pulsar: PulsarSettings, http_address: Option<Socke
             let client = connect(&pulsar, &health).await?;
             let dead_letters = match configured.dead_letter_topic.as_deref() {
                 Some(topic) => {
-                    let options = Options { max_message_size: max_message_size(&pulsar, &health).await? };
+                    let options = Options { max_message_size: max_message_size(&pulsar, &health).await?, ..Options::default() };
                     Some(TopicPublisher::open(client.clone(), Some(topic), options, health.clone()).await?)
                 }
                 None => None,

@@ -1,7 +1,14 @@
 //! What a real broker refuses, and what the publisher makes of it.
 
-use std::{env, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    env,
+    path::Path,
+    time::Duration,
+};
 
+use futures_util::StreamExt;
+use pulsar::{Consumer, ConsumerOptions, TokioExecutor, consumer::InitialPosition};
 use pulsar_io_dynamodb::{
     error::Kind,
     metrics::health::Health,
@@ -9,12 +16,13 @@ use pulsar_io_dynamodb::{
     pulsar::{
         client::{Client, Settings},
         handshake::max_message_size,
-        publisher::{Lanes, Options, TopicPublisher},
+        publisher::{Batching, Compression, Lanes, Options, TopicPublisher},
     },
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
+    process::Command,
 };
 
 use super::pulsar::{broker, inbox, message, next};
@@ -184,4 +192,83 @@ async fn w22_o1_messages_go_to_the_topics_that_they_name() {
     assert!(refusal.message.is_some() && refusal.error.to_string().contains("64"), "{}", refusal.error);
     drop(publisher);
     lanes.finished().await;
+}
+
+/// Two hundred messages, published with these options.
+async fn publish_with(client: &Client, topic: &str, options: Options, name: &str) {
+    let (publisher, lanes) = TopicPublisher::open(client.clone(), Some(topic), options, Health::default()).await.expect("a publisher");
+    let messages = (0..200).map(|at| message("key", &format!("{name}-{at} {}", "text ".repeat(50))));
+    assert!(fates(&publisher, messages.collect()).await.iter().all(Result::is_ok));
+    drop(publisher);
+    lanes.finished().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_compressed_is_read_by_pulsars_java_client() {
+    let Some((client, topic)) = broker("compressed").await else { return };
+    let kinds = [(Compression::None, "none"), (Compression::Lz4, "lz4"), (Compression::Zlib, "zlib"), (Compression::Zstd, "zstd")];
+    for (compression, name) in kinds {
+        publish_with(&client, &topic, Options { compression, ..Options::default() }, name).await;
+    }
+    let home = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/parts");
+    let home = home.read_dir().expect("parts").filter_map(|entry| Some(entry.ok()?.path()));
+    let home = home.into_iter().find(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("apache-pulsar-")));
+    let mut command = Command::new(home.expect("Pulsar itself").join("bin/pulsar-client"));
+    command.env("PULSAR_MEM", "-Xmx256m").args([
+        "--url",
+        &env::var("PULSAR_URL").expect("a broker"),
+        "consume",
+        "-s",
+        "java",
+        "-p",
+        "Earliest",
+    ]);
+    let output = command.args(["-n", "800", &topic]).output().await.expect("it starts");
+    let output = String::from_utf8_lossy(&output.stdout);
+    for (_, name) in kinds {
+        for at in 0..200 {
+            let content = format!("content:{name}-{at} {}", "text ".repeat(50));
+            assert!(output.contains(content.trim_end()), "{name}-{at} is not in\n{output}");
+        }
+    }
+    // That it was compressed at all, as the entries say.
+    let consumer = client.consumer().with_topic(&topic).with_subscription("metadata");
+    let options = ConsumerOptions::default().with_initial_position(InitialPosition::Earliest);
+    let mut consumer: Consumer<Vec<u8>, TokioExecutor> = consumer.with_options(options).build().await.expect("subscribed");
+    let mut seen = BTreeMap::new();
+    for _ in 0..800 {
+        let message = consumer.next().await.expect("subscribed").expect("a message");
+        let text = String::from_utf8(message.deserialize()).expect("text");
+        let name = text.split('-').next().expect("a name").to_owned();
+        seen.entry(name).or_insert(message.payload.metadata.compression.unwrap_or_default());
+    }
+    assert_eq!(seen, BTreeMap::from([("lz4".into(), 1), ("none".into(), 0), ("zlib".into(), 2), ("zstd".into(), 3)]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn batches_are_as_configured_o1() {
+    let Some((client, topic)) = broker("batches").await else { return };
+    let batching = Batching::default();
+    let each = [
+        (None, 200..=200, "alone"),
+        (Some(Batching { max_messages: 10, ..batching }), 20..=200, "ten"),
+        (Some(Batching { max_bytes: 1_000, ..batching }), 67..=200, "bytes"),
+        // All are there long before the delay is over, but for the last ones.
+        (Some(Batching { max_messages: 100, max_delay: Duration::from_secs(2), ..batching }), 2..=2, "delay"),
+    ];
+    for (batching, ..) in each.clone() {
+        let options = Options { batching, ..Options::default() };
+        publish_with(&client, &topic, options, "x").await;
+    }
+    let mut inbox = inbox(&client, &topic, 1_000).await;
+    for (_, expected, name) in each {
+        let mut entries = BTreeSet::new();
+        for at in 0..200 {
+            let received = next(&mut inbox).await;
+            assert!(received.payload.starts_with(format!("x-{at} ").as_bytes()), "{name}: {at}");
+            assert_eq!(received.key.as_deref(), Some("key"));
+            entries.insert(received.entry);
+        }
+        assert!(expected.contains(&entries.len()), "{name}: {} entries", entries.len());
+    }
 }

@@ -1,14 +1,19 @@
 //! The source's keys.
 
 pub mod messages;
+pub mod producer;
 
 use std::{collections::BTreeMap, time::Duration};
 
 use chrono::{DateTime, NaiveDate, NaiveDateTime};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
-use self::messages::MessageKeys;
+use self::{
+    messages::MessageKeys,
+    producer::{BatchBuilder, ProducerKeys},
+};
 use super::{
     ProcessingGuarantees,
     alias::Aliases,
@@ -22,6 +27,7 @@ use crate::{
     dynamodb::{client, lease_table::Billing},
     error::Result,
     metrics::kcl,
+    pulsar::publisher::Options,
     source::{
         Settings, StartPosition, clock,
         convert::shape::{Shape, Template},
@@ -44,6 +50,12 @@ pub struct SourceFields {
     pub topic_name: Option<String>,
     /// `ATLEAST_ONCE` (default); `ATMOST_ONCE` is taken as that, `EFFECTIVELY_ONCE` is refused by this version.
     pub processing_guarantees: ProcessingGuarantees,
+    /// Pulsar's producer settings: `compressionType` and `maxPendingMessages` (accepted and not acknowledged, for each partition; 0 or nothing: three batches)
+    /// have effect, `maxPendingMessagesAcrossPartitions` and `useThreadLocalProducers` have none, `batchBuilder: KEY_BASED` and `cryptoConfig`
+    /// are refused.
+    pub producer_config: Map<String, Value>,
+    /// `DEFAULT`; `KEY_BASED` is refused.
+    pub batch_builder: Option<BatchBuilder>,
 }
 
 /// Where to start reading shards without a lease.
@@ -138,6 +150,8 @@ pub struct SourceKeys {
     #[serde(flatten)]
     pub messages: MessageKeys,
     #[serde(flatten)]
+    pub producer: ProducerKeys,
+    #[serde(flatten)]
     pub leases: LeaseKeys,
 }
 
@@ -161,6 +175,7 @@ impl Default for SourceKeys {
             num_retries: 3,
             receive_queue_size: 1_000,
             messages: MessageKeys::default(),
+            producer: ProducerKeys::default(),
             leases: LeaseKeys::default(),
         }
     }
@@ -173,6 +188,8 @@ pub struct Source {
     pub aws: client::Settings,
     /// Its full name, maybe with `${table}` or `${eventName}` in it.
     pub topic: String,
+    /// Its limit is the broker's to tell.
+    pub publishing: Options,
     /// A stream ARN, a table ARN, or `table:NAME`.
     pub stream: String,
     pub lease_table: String,
@@ -230,6 +247,7 @@ pub fn check(document: &Document, environment: &BTreeMap<String, String>) -> Res
         "snapshot is not supported by this version: write continue or fail",
     );
     let shape = Shape { topic: template, ..keys.messages.shape(&mut problems) };
+    let publishing = keys.producer.options(fields.producer_config, fields.batch_builder, &mut problems);
     let poison = keys.messages.poison(&topic, &mut problems);
     let mut aws = keys.aws.settings(&mut problems);
     aws.region = region(aws.region, &stream, not_blank(keys.aws_endpoint.clone()).is_some(), &mut problems);
@@ -257,6 +275,7 @@ pub fn check(document: &Document, environment: &BTreeMap<String, String>) -> Res
         },
         aws,
         topic,
+        publishing,
         stream,
         lease_table: keys.application_name,
         billing: leases.billing,

@@ -1,12 +1,15 @@
 use serde_json::json;
 
 use super::*;
-use crate::source::{
-    convert::{
-        Order,
-        shape::{Format, MessageKey, Property},
+use crate::{
+    pulsar::publisher::{Batching, Compression},
+    source::{
+        convert::{
+            Order,
+            shape::{Format, MessageKey, Property},
+        },
+        poison::Policy,
     },
-    poison::Policy,
 };
 
 fn checked(configs: serde_json::Value) -> Result<Source> {
@@ -290,4 +293,40 @@ fn w22_a_topic_may_be_a_template() {
     assert_eq!(template.settings.shape.topic, Template::parse("persistent://public/default/${table}-${eventName}").ok());
     let error = source("changes-${shard}").expect_err("no such name");
     assert!(error.contains("topicName") && error.contains("${table} or ${eventName}"), "{error}");
+}
+
+#[test]
+fn batches_and_compression_are_pulsars_settings() {
+    let options = |producer_config: serde_json::Value, configs: serde_json::Value| {
+        let mut keys = json!({"awsDynamodbStreamArn": "table:orders"});
+        keys.as_object_mut().expect("a mapping").extend(configs.as_object().expect("a mapping").clone());
+        let top = json!({"name": "orders", "topicName": "changes", "producerConfig": producer_config, "configs": keys});
+        let serde_json::Value::Object(top) = top else { unreachable!("an object") };
+        check(&Document { name: "test".into(), top }, &BTreeMap::new()).map(|source| source.publishing).map_err(|error| error.to_string())
+    };
+    assert_eq!(options(json!({}), json!({})), Ok(Options::default()));
+    let asked = options(
+        json!({"compressionType": "ZSTD", "maxPendingMessages": 500, "batchBuilder": "DEFAULT", "useThreadLocalProducers": true}),
+        json!({"batchingMaxMessages": "10", "batchingMaxBytes": 131_072, "batchingMaxPublishDelayMs": 5}),
+    );
+    let batching = Batching { max_messages: 10, max_bytes: 131_072, max_delay: Duration::from_millis(5) };
+    let expected = Options { batching: Some(batching), compression: Compression::Zstd, max_pending: 500, ..Options::default() };
+    assert_eq!(asked, Ok(expected));
+    assert_eq!(options(json!({}), json!({"batchingEnabled": false})).expect("good").batching, None);
+    assert_eq!(options(json!({}), json!({"compressionType": "LZ4"})).expect("good").compression, Compression::Lz4);
+    for (producer_config, configs, key, text) in [
+        (json!({"compressionType": "SNAPPY"}), json!({}), "producerConfig.compressionType", "LZ4"),
+        (json!({}), json!({"compressionType": "SNAPPY"}), "configs.compressionType", "LZ4"),
+        (json!({}), json!({"compressionType": "lz4"}), "configs.compressionType", "LZ4"),
+        (json!({"compressionType": "LZ4"}), json!({"compressionType": "ZSTD"}), "configs.compressionType", "contradicts"),
+        (json!({"batchBuilder": "KEY_BASED"}), json!({}), "producerConfig.batchBuilder", "batchingEnabled: false"),
+        (json!({"cryptoConfig": {"encryptionKeys": ["k"]}}), json!({}), "producerConfig.cryptoConfig", "encrypt"),
+        (json!({"comressionType": "LZ4"}), json!({}), "producerConfig.comressionType", "compressionType"),
+        (json!({}), json!({"batchingMaxMessages": 0}), "configs.batchingMaxMessages", "1 to 100000"),
+        (json!({}), json!({"batchingMaxBytes": 10}), "configs.batchingMaxBytes", "1000"),
+        (json!({}), json!({"batchingMaxPublishDelayMs": 60_001}), "configs.batchingMaxPublishDelayMs", "60000"),
+    ] {
+        let error = options(producer_config, configs).expect_err(key);
+        assert!(error.contains(&format!("{key}: ")) && error.contains(text), "{key}: {error}");
+    }
 }

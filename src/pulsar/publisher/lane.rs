@@ -9,22 +9,21 @@
 use std::{
     collections::VecDeque,
     sync::{Arc, OnceLock},
+    time::Duration,
 };
 
-use ::pulsar::{Producer, ProducerOptions, TokioExecutor, producer::Message};
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use ::pulsar::{Producer, TokioExecutor, producer::Message};
+use tokio::{
+    sync::{OwnedSemaphorePermit, mpsc, oneshot},
+    time::Instant,
+};
 
-use super::{Options, stopped};
+use super::{Batching, Options, stopped};
 use crate::{
     error::{Error, Kind, Result},
     ports::{OutboundMessage, Receipt, Refusal},
     pulsar::client::{Attempts, Client, classify},
 };
-
-/// What fits in one batch. The broker stores a batch as one entry.
-const BATCH: Bound = Bound { messages: 1_000, bytes: 1024 * 1024 };
-/// Queued messages.
-const QUEUE_MESSAGES: usize = 2 * BATCH.messages;
 
 /// The sending side.
 pub(super) struct LaneFront {
@@ -52,11 +51,14 @@ pub(super) fn new(
     options: &Options,
     attempts: Attempts,
 ) -> (LaneFront, impl Future<Output = ()> + Send + use<>) {
-    let (queue, queued) = mpsc::channel(QUEUE_MESSAGES);
+    let bound = Bound::of(options);
+    // What is not queued is in the batch.
+    let (queue, queued) = mpsc::channel(options.max_pending.saturating_sub(bound.messages).max(1));
     let ended = Arc::<OnceLock<Error>>::default();
     let front = LaneFront { topic: topic.as_str().into(), queue, ended: ended.clone() };
-    let bound = Bound { bytes: BATCH.bytes.min(options.max_message_size), ..BATCH };
-    let lane = Lane { wire: Wire { client, topic, producer: None }, bound, attempts, ended };
+    let wire = Wire { client, topic, options: options.clone(), producer: None };
+    let delay = options.batching.map_or(Duration::ZERO, |batching| batching.max_delay);
+    let lane = Lane { wire, bound, delay, attempts, ended };
     (front, lane.run(queued))
 }
 
@@ -82,6 +84,12 @@ struct Bound {
 }
 
 impl Bound {
+    fn of(options: &Options) -> Self {
+        let Batching { max_messages: messages, max_bytes: bytes, .. } =
+            options.batching.unwrap_or(Batching { max_messages: 1, ..Batching::default() });
+        Self { messages: messages.min(options.max_pending), bytes: bytes.min(options.max_message_size) }
+    }
+
     /// How many of messages of these sizes go together, from the first one on.
     fn prefix(self, sizes: impl IntoIterator<Item = usize>) -> usize {
         let mut bytes = 0usize;
@@ -109,6 +117,8 @@ impl Bound {
 struct Lane {
     wire: Wire,
     bound: Bound,
+    /// How long a batch that is not full waits for more.
+    delay: Duration,
     attempts: Attempts,
     ended: Arc<OnceLock<Error>>,
 }
@@ -122,10 +132,7 @@ impl Lane {
                 let Some(first) = queue.recv().await else { break };
                 staged.push_back(first);
             }
-            while staged.len() < bound.messages {
-                let Ok(next) = queue.try_recv() else { break };
-                staged.push_back(next);
-            }
+            self.fill(&mut staged, &mut queue, bound).await;
             // What nobody waits for any more is left out: its lease was lost or given up, and another worker publishes it (L2).
             staged.retain(|queued| !queued.receipt.is_closed());
             if staged.is_empty() {
@@ -163,6 +170,25 @@ impl Lane {
         self.wire.close().await;
     }
 
+    /// Stages what is queued, and waits for more as long as configured where that is less than a batch.
+    async fn fill(&self, staged: &mut VecDeque<Queued>, queue: &mut mpsc::Receiver<Queued>, bound: Bound) {
+        let mut bytes: usize = staged.iter().map(|queued| queued.bytes).sum();
+        let mut deadline = None;
+        while staged.len() < bound.messages && bytes < bound.bytes {
+            let next = match queue.try_recv() {
+                Ok(next) => next,
+                Err(_) if self.delay.is_zero() => return,
+                Err(_) => {
+                    let deadline = *deadline.get_or_insert_with(|| Instant::now() + self.delay);
+                    let Ok(Some(next)) = tokio::time::timeout_at(deadline, queue.recv()).await else { return };
+                    next
+                }
+            };
+            bytes += next.bytes;
+            staged.push_back(next);
+        }
+    }
+
     fn give_back(&self, messages: impl Iterator<Item = Queued>, error: &Error) {
         for queued in messages {
             let _ = queued.receipt.send(Err(Refusal { error: error.clone(), message: Some(Box::new(queued.message)) }));
@@ -197,6 +223,7 @@ enum Failure {
 struct Wire {
     client: Client,
     topic: String,
+    options: Options,
     producer: Option<Producer<TokioExecutor>>,
 }
 
@@ -208,14 +235,7 @@ impl Wire {
         let producer = match &mut self.producer {
             Some(producer) => producer,
             empty => {
-                let options = ProducerOptions {
-                    // It must flush only when told to, so no bound of its own may be reached. (A count would be allocated at once.)
-                    batch_byte_size: Some(usize::MAX),
-                    // A full queue of the connection is no failure.
-                    block_queue_if_full: true,
-                    ..Default::default()
-                };
-                let builder = self.client.producer().with_topic(topic).with_options(options);
+                let builder = self.client.producer().with_topic(topic).with_options(self.options.of_producer());
                 let refused = |error| match classify(doing(), &error) {
                     error if error.kind() == Kind::Poison => Failure::Topic(Error::new(Kind::Invalid, doing(), error.why())),
                     error => Failure::Call(error),
@@ -233,7 +253,9 @@ impl Wire {
         for message in batch {
             receipts.push(producer.send_non_blocking(client_message(message)).await.map_err(refused)?);
         }
-        producer.send_batch().await.map_err(refused)?;
+        if self.options.batching.is_some() {
+            producer.send_batch().await.map_err(refused)?;
+        }
         for receipt in receipts {
             receipt.await.map_err(refused)?;
         }

@@ -1,6 +1,7 @@
 //! Publishes to topics: for each topic a lane for each partition ([`lane`]), one unanswered batch in each lane (`docs/decisions/002`).
 
 mod lane;
+mod options;
 
 use std::{
     collections::HashMap,
@@ -16,6 +17,7 @@ use tokio::{
 };
 
 use self::lane::LaneFront;
+pub use self::options::{Batching, Compression, DEFAULT_MAX_MESSAGE_SIZE, Options};
 use crate::{
     error::{Error, Kind, Result},
     metrics::health::Health,
@@ -27,22 +29,6 @@ use crate::{
 const QUEUE_BYTES: usize = 32 * 1024 * 1024;
 /// Topics of one publisher. Each partition of each costs a producer and a task.
 const MAX_TOPICS: usize = 64;
-
-/// How to publish.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// What the broker takes as one entry, in bytes.
-    pub max_message_size: usize,
-}
-
-/// Pulsar's default `maxMessageSize`.
-pub const DEFAULT_MAX_MESSAGE_SIZE: usize = 5 * 1024 * 1024;
-
-impl Default for Options {
-    fn default() -> Self {
-        Self { max_message_size: DEFAULT_MAX_MESSAGE_SIZE }
-    }
-}
 
 /// Publishes to any number of topics up to 64, each opened with its first message; cheap to clone.
 #[derive(Clone)]

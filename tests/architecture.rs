@@ -20,6 +20,7 @@ const PURE: &[&str] = &[
     "source/convert/mod.rs",
     "source/convert/filter.rs",
     "source/convert/java_hash.rs",
+    "source/convert/java_map.rs",
     "source/convert/key.rs",
     "source/convert/plain.rs",
     "source/convert/read.rs",

@@ -11,5 +11,6 @@ mod leases;
 mod metrics;
 mod publisher;
 mod pulsar;
+mod records;
 mod stand_in;
 mod stream_reader;

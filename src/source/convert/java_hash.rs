@@ -1,17 +1,25 @@
-//! The order of a Java `HashMap`, in which the Java connector writes attributes. Not imitated: a bucket of more than eight
-//! colliding names, where Java grows the table early or makes a tree of it.
+//! The order of a Java `HashMap`, in which the Java connector writes attributes: by bucket, and within a bucket as inserted. Where a bucket is crowded,
+//! [`java_map`](super::java_map) tells.
 
-/// `String.hashCode`, spread as `HashMap.hash` does: over UTF-16 units, of a lone surrogate too.
+/// `String.hashCode`, spread as `HashMap.hash` does.
 pub(super) fn java_hash(name: &[u8]) -> u32 {
-    let mut hash = 0u32;
-    let mut add = |unit: u16| hash = hash.wrapping_mul(31).wrapping_add(u32::from(unit));
-    for chunk in wtf8_characters(name) {
-        match std::str::from_utf8(chunk).ok().and_then(|text| text.chars().next()) {
-            Some(character) => character.encode_utf16(&mut [0; 2]).iter().copied().for_each(&mut add),
-            None => add(0xD000 | (u16::from(chunk[1] & 0x3F) << 6) | u16::from(chunk[2] & 0x3F)),
-        }
-    }
+    let hash = utf16(name).fold(0u32, |hash, unit| hash.wrapping_mul(31).wrapping_add(u32::from(unit)));
     hash ^ (hash >> 16)
+}
+
+/// UTF-16 units, of a lone surrogate too.
+pub(super) fn utf16(name: &[u8]) -> impl Iterator<Item = u16> {
+    wtf8_characters(name).flat_map(|chunk| {
+        let mut units = [0; 2];
+        let count = match std::str::from_utf8(chunk).ok().and_then(|text| text.chars().next()) {
+            Some(character) => character.encode_utf16(&mut units).len(),
+            None => {
+                units[0] = 0xD000 | (u16::from(chunk[1] & 0x3F) << 6) | u16::from(chunk[2] & 0x3F);
+                1
+            }
+        };
+        units.into_iter().take(count)
+    })
 }
 
 /// The byte sequences of the single characters of UTF-8 or WTF-8 text.

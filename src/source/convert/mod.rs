@@ -11,6 +11,7 @@
 
 pub mod filter;
 mod java_hash;
+mod java_map;
 mod key;
 mod plain;
 mod read;

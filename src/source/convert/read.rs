@@ -1,12 +1,13 @@
 //! The text of a record, in one pass: each member is written as JSON while it is read.
 
-use std::{fmt, ops::Range};
+use std::{cmp::Ordering, fmt, ops::Range};
 
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::{
     Order,
     java_hash::{java_buckets, java_hash},
+    java_map,
     write::{Text, write_string},
 };
 
@@ -315,7 +316,6 @@ fn write_value<'de, A: MapAccess<'de>>(mut object: A, out: &mut Vec<u8>, order: 
 /// One attribute as it was written.
 struct Entry {
     hash: u32,
-    /// Only where the order is by name.
     name: Vec<u8>,
     text: Range<usize>,
 }
@@ -333,16 +333,17 @@ fn write_map<'de, A: MapAccess<'de>>(mut object: A, out: &mut Vec<u8>, order: Or
         }
         let text = entry - start..out.len() - start;
         entries.push(match order {
-            Order::Compat => Entry { hash: java_hash(&name.0), name: Vec::new(), text },
+            Order::Compat => Entry { hash: java_hash(&name.0), name: name.0, text },
             Order::Sorted => Entry { hash: 0, name: name.0, text },
         });
     }
-    let mask = java_buckets(entries.len()) - 1;
-    let rank = |a: &Entry, b: &Entry| (a.hash & mask).cmp(&(b.hash & mask)).then_with(|| a.name.cmp(&b.name));
-    if !entries.is_sorted_by(|a, b| rank(a, b).is_le()) {
-        entries.sort_by(rank);
+    let sorted = match order {
+        Order::Compat => java_order(&entries),
+        Order::Sorted => by(&entries, |a, b| a.name.cmp(&b.name)),
+    };
+    if let Some(sorted) = sorted {
         let unsorted = out.split_off(start);
-        entries.iter().for_each(|entry| out.extend_from_slice(&unsorted[entry.text.clone()]));
+        sorted.into_iter().for_each(|entry| out.extend_from_slice(&unsorted[entries[entry].text.clone()]));
     }
     match out.get_mut(start) {
         Some(first_comma) => *first_comma = b'{',
@@ -350,4 +351,24 @@ fn write_map<'de, A: MapAccess<'de>>(mut object: A, out: &mut Vec<u8>, order: Or
     }
     out.push(b'}');
     Ok(())
+}
+
+/// The order of a Java `HashMap` after these were inserted; `None` where they are in it.
+fn java_order(entries: &[Entry]) -> Option<Vec<usize>> {
+    let hashes = entries.iter().map(|entry| entry.hash);
+    if java_map::may_crowd(hashes) {
+        let keys: Vec<_> = entries.iter().map(|entry| (entry.hash, &entry.name[..])).collect();
+        return Some(java_map::order(&keys));
+    }
+    let mask = java_buckets(entries.len()) - 1;
+    by(entries, |a, b| (a.hash & mask).cmp(&(b.hash & mask)))
+}
+
+fn by(entries: &[Entry], rank: impl Fn(&Entry, &Entry) -> Ordering) -> Option<Vec<usize>> {
+    if entries.is_sorted_by(|a, b| rank(a, b).is_le()) {
+        return None;
+    }
+    let mut order: Vec<usize> = (0..entries.len()).collect();
+    order.sort_by(|a, b| rank(&entries[*a], &entries[*b]));
+    Some(order)
 }

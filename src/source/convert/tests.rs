@@ -1,5 +1,6 @@
 use super::{
     java_hash::{java_buckets, java_hash},
+    java_map,
     read::whole_milliseconds,
     *,
 };
@@ -103,4 +104,17 @@ fn the_images_can_be_left_out() {
     let record = Record::read(record.as_bytes(), Order::Compat).unwrap();
     let expected = r#"{"eventID":"1","eventName":"MODIFY","dynamodb":{"Keys":{"k":{"S":"a"}},"SequenceNumber":"42","SizeBytes":9}}"#;
     assert_eq!(String::from_utf8(record.event_without_images()).unwrap(), expected);
+}
+
+/// The ninth of one hash makes a table of 16 grow, the tenth one of 32, the eleventh makes a tree. As a Java 17 iterates.
+#[test]
+fn r16_a_crowded_bucket_is_in_javas_order() {
+    let names: Vec<String> = (0..16).map(|bits| (0..4).map(|at| ["Aa", "BB"][bits >> at & 1]).collect()).collect();
+    let order = |count: usize| {
+        let keys: Vec<_> = names[..count].iter().map(|name| (java_hash(name.as_bytes()), name.as_bytes())).collect();
+        java_map::order(&keys)
+    };
+    assert_eq!(order(10), (0..10).collect::<Vec<_>>());
+    assert_eq!(order(11), [1, 0, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
+    assert_eq!(order(16), [1, 0, 2, 3, 13, 4, 12, 5, 6, 14, 7, 15, 11, 8, 9, 10]);
 }

@@ -188,7 +188,7 @@ impl<P: Publisher> Window<P> {
     /// Errors with `LeaseLost` where the lease is not good any more (L2), `Poison` where the record stops the shard, or with the publisher's
     /// error, which is final.
     pub async fn send(&self, message: OutboundMessage, of: Source, room: &mut Room, keys: impl FnOnce() -> Vec<u8> + Send) -> Result<()> {
-        let record = self.outlet.budget.records.clone().acquire_owned().await.map_err(|_| closed())?;
+        let record = self.room().await?;
         let slot = self.receipts.reserve().await.map_err(|_| closed())?;
         if !self.holding.is_good() {
             return Err(Error::new(Kind::LeaseLost, format!("publish records of {}", self.shard), "the lease was not renewed in time"));
@@ -218,11 +218,25 @@ impl<P: Publisher> Window<P> {
         if self.outlet.poison == Policy::StopShard {
             return Err(stop(&self.shard, &of, &error));
         }
-        let record = self.outlet.budget.records.clone().acquire_owned().await.map_err(|_| closed())?;
+        let record = self.room().await?;
         let slot = self.receipts.reserve().await.map_err(|_| closed())?;
         let fate = Fate::Refused { error, message: Box::new(message), content };
         slot.send(self.in_flight(fate, 0, Instant::now(), of, record, room));
         Ok(())
+    }
+
+    /// Waits for the room of one record. A shard that has its share waits for its own next receipt and takes nothing from the others.
+    async fn room(&self) -> Result<OwnedSemaphorePermit> {
+        let records = &self.outlet.budget.records;
+        loop {
+            let free_slots = self.receipts.capacity();
+            if is_fair(self.receipts.max_capacity() - free_slots, records.available_permits()) {
+                break;
+            }
+            // The slots are given back at once: what counts is that there is one more.
+            let _more = self.receipts.reserve_many(free_slots + 1).await.map_err(|_| closed())?;
+        }
+        records.clone().acquire_owned().await.map_err(|_| closed())
     }
 
     fn in_flight(&self, fate: Fate, bytes: usize, sent: Instant, of: Source, record: OwnedSemaphorePermit, room: &mut Room) -> InFlight {
@@ -245,6 +259,13 @@ impl<P: Publisher> Window<P> {
     pub fn meter(&self) -> &Meter {
         self.progress.meter()
     }
+}
+
+/// Whether a shard with so many records on their way may send another: while there is room for as many again. One that Pulsar does not answer
+/// stops at half of the budget, two at a third each, or at a half and a quarter, and some room is left for the others (spec W13). Switches
+/// share the buffers of their ports by this rule.
+fn is_fair(on_their_way: usize, free: usize) -> bool {
+    on_their_way == 0 || on_their_way <= free
 }
 
 fn closed() -> Error {
@@ -337,6 +358,27 @@ mod tests {
         assert_eq!(progress.due(), Some(Mark { epoch: 1, ordinal: 1, checkpoint: stored }));
         let published = topic.0.lock().expect("not poisoned");
         assert_eq!(*published, [message()]);
+    }
+
+    #[test]
+    fn w13_whoever_waits_leaves_room_for_others() {
+        // Shards that Pulsar does not answer, in turn and one after the other.
+        for shards in 1..=8 {
+            let (mut own, mut free) = (vec![0_usize; shards], 1_000_usize);
+            while own.iter().any(|own| is_fair(*own, free)) {
+                for own in &mut own {
+                    let one = usize::from(is_fair(*own, free));
+                    *own += one;
+                    free -= one;
+                }
+            }
+            assert!(free >= 1_000 / (1 + shards) - 2 * shards, "{shards} shards leave {free}");
+            free = 1_000;
+            for _ in 0..shards {
+                free -= (0..).take_while(|own| is_fair(*own, free - own)).count();
+            }
+            assert!(free > 0, "{shards} shards leave nothing");
+        }
     }
 
     #[tokio::test(start_paused = true)]

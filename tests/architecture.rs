@@ -16,6 +16,7 @@ const PURE: &[&str] = &[
     "source/lease/mark.rs",
     "source/poison.rs",
     "source/shard.rs",
+    "source/share.rs",
     "source/succession.rs",
     "source/convert/mod.rs",
     "source/convert/filter.rs",

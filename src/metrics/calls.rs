@@ -36,11 +36,20 @@ impl Drop for Timer<'_> {
     }
 }
 
-async fn timed<T>(call: &'static str, shard: Option<&ShardId>, future: impl Future<Output = Result<T>>) -> Result<T> {
-    let mut timer = Timer { call, shard, started: Instant::now(), outcome: "abandoned" };
-    let result = future.await;
-    timer.outcome = if result.is_ok() { "ok" } else { "error" };
-    result
+/// A call of the AWS SDK is some 10 KB of state, and each layer around it would hold that twice: boxed here, a shard's task stays small, of
+/// which there may be ten thousand.
+fn timed<'a, T: 'a>(
+    call: &'static str,
+    shard: Option<&'a ShardId>,
+    future: impl Future<Output = Result<T>> + Send + 'a,
+) -> impl Future<Output = Result<T>> + Send + 'a {
+    let future = Box::pin(future);
+    async move {
+        let mut timer = Timer { call, shard, started: Instant::now(), outcome: "abandoned" };
+        let result = future.await;
+        timer.outcome = if result.is_ok() { "ok" } else { "error" };
+        result
+    }
 }
 
 impl<R: StreamReader> StreamReader for Timed<R> {

@@ -32,7 +32,7 @@ use crate::{
 };
 
 /// All consumers of a stream share ten DescribeStream calls a second; this worker leaves half of them.
-const DESCRIBE_INTERVAL: Duration = Duration::from_millis(200);
+pub const DESCRIBE_INTERVAL: Duration = Duration::from_millis(200);
 /// The children of a shard that has ended show up late at times: so often and so long it is asked again, doubling.
 const CHILDREN_TRIES: u32 = 10;
 const CHILDREN_FIRST_DELAY: Duration = Duration::from_millis(50);
@@ -113,6 +113,11 @@ impl<R: StreamReader, L: LeaseTable> Catalog<R, L> {
         }
     }
 
+    /// Whether a row of the lease table is one of this stream.
+    pub fn is_own(&self, row: &Lease) -> bool {
+        self.succession.is_own(row, self.reader.arn())
+    }
+
     /// A listing comes late by seconds. What waits for longer than a minute is read by nobody, and is told (H1).
     fn tell_postponed(&self, postponed: &[ShardId]) {
         let mut since = self.postponed_since.lock().unwrap_or_else(PoisonError::into_inner);
@@ -143,7 +148,7 @@ impl<R: StreamReader, L: LeaseTable> Catalog<R, L> {
         // The rows first: a lease that appears meanwhile makes a creation that does nothing, where a shard that appears
         // meanwhile could otherwise be taken for one without leased ancestors.
         let all = heal("leases", self.clock, &self.health, Duration::ZERO, || self.table.list()).await?;
-        let (own, others) = all.into_iter().partition(|row| succession::is_of(row, self.reader.arn()));
+        let (own, others) = all.into_iter().partition(|row| self.is_own(row));
         let (mut rows, others): (_, Vec<Lease>) = (Rows::new(own), others);
         if !rows.before().is_empty() && self.start != StartPosition::TrimHorizon {
             tracing::debug!("shards with leases, and their children, go on from there; the start position is for others");

@@ -3,7 +3,6 @@
 use std::{
     fmt,
     future::{Future, poll_fn},
-    pin::pin,
     task::{Context, Poll, ready},
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -64,13 +63,13 @@ impl Clock {
     }
 
     /// Whatever a worker spawns goes through this: a task gets on only while its machine runs.
-    pub async fn run<T>(self, task: impl Future<Output = T>) -> T {
-        let mut task = pin!(task);
-        poll_fn(|context| {
+    pub fn run<T>(self, task: impl Future<Output = T> + Send) -> impl Future<Output = T> + Send {
+        // Boxed, or each layer around it would hold it twice.
+        let mut task = Box::pin(task);
+        poll_fn(move |context| {
             ready!(self.machine.poll_running(context));
             task.as_mut().poll(context)
         })
-        .await
     }
 }
 

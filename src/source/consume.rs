@@ -54,8 +54,8 @@ pub async fn consume<R: StreamReader, L: LeaseTable, P: Publisher>(shared: &Shar
     let stop = shared.stop.child_token();
     let mut asker = None;
     let end = {
-        let work = work(shared, &lease, tenure.holding(), &progress, &stop);
-        tokio::pin!(work);
+        // Boxed, since there may be ten thousand of them and a local that is pinned is held twice.
+        let mut work = Box::pin(work(shared, &lease, tenure.holding(), &progress, &stop));
         loop {
             tokio::select! {
                 biased;
@@ -166,8 +166,7 @@ async fn work<R: StreamReader, L: LeaseTable, P: Publisher>(
         health: shared.health.clone(),
     };
     let (mut window, receipts) = publish::window(&lease.shard, outlet, holding, progress);
-    let settle = receipts.settle();
-    tokio::pin!(settle);
+    let mut settle = Box::pin(receipts.settle());
     let reading = async {
         let from = begin(shared, lease).await?;
         poll::read(shared, &from, &mut window).await

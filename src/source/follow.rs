@@ -16,26 +16,29 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Settings, Shared,
-    catalog::Catalog,
+    catalog::{Catalog, DESCRIBE_INTERVAL},
     clock::Clock,
     convert::shape::Origin,
     gap::{OnTrimmed, Parked},
     heal::heal,
     lease::keeper::Keeper,
     publish::Budget,
-    succession,
+    share, succession,
     worker::{Ended, Worker},
 };
 use crate::{
     error::{Error, Kind, Result},
     metrics::{calls::Timed, health::Health, names},
-    ports::{Checkpoint, Lease, LeaseTable, Publisher, StreamArn, Streams},
+    ports::{Checkpoint, Lease, LeaseTable, Publisher, ShardId, StreamArn, StreamReader, Streams},
 };
 
 /// Between two looks for another stream while the one that is read goes on.
 const PAUSE: Duration = Duration::from_secs(60);
 /// The same while nothing more can come from it.
 const SHORT_PAUSE: Duration = Duration::from_secs(5);
+
+/// While it is found out whether somebody renews the leases of another stream.
+const SHARE_LOOKS: u32 = 5;
 
 /// The stage of health that tells of the table's streams.
 const FOLLOW: &str = "find the stream";
@@ -49,12 +52,19 @@ pub struct Succession {
     pub follows: bool,
     /// Earlier streams that were gone before they were finished.
     pub lost: BTreeSet<StreamArn>,
+    /// Shards of rows that do not say whose they are, and that are not in the stream.
+    foreign: BTreeSet<ShardId>,
 }
 
 impl Succession {
     /// Whether there is another stream already.
     pub fn has_successor(&self) -> bool {
         self.successor.get().is_some()
+    }
+
+    /// Whether the row is one of this stream.
+    pub fn is_own(&self, row: &Lease, stream: &StreamArn) -> bool {
+        succession::is_of(row, stream) && !self.foreign.contains(&row.shard)
     }
 
     /// The stream is disabled or gone: it is time to look for another one.
@@ -82,6 +92,7 @@ impl<S: Streams, L: LeaseTable, P: Publisher> Follow<S, L, P> {
         // Those that are read to their end, and those of them that were gone before.
         let (mut over, mut lost) = (BTreeSet::new(), BTreeSet::new());
         let Some(mut latest) = self.until_stop(self.latest()).await? else { return Ok(()) };
+        let Some(foreign) = self.until_stop(self.share(&latest)).await? else { return Ok(()) };
         loop {
             let Some(rows) = self.until_stop(self.rows()).await? else { return Ok(()) };
             let Some(stream) = succession::next(&rows, &latest, &over) else {
@@ -99,7 +110,8 @@ impl<S: Streams, L: LeaseTable, P: Publisher> Follow<S, L, P> {
                 continue;
             };
             let start = succession::start(&rows, &stream, &over, self.settings.start);
-            let succession = Succession { follows: self.streams.follows(), lost: lost.clone(), ..Succession::default() };
+            let succession =
+                Succession { follows: self.streams.follows(), lost: lost.clone(), foreign: foreign.clone(), ..Succession::default() };
             if stream != latest {
                 let _ = succession.successor.set(latest.clone());
             }
@@ -142,6 +154,53 @@ impl<S: Streams, L: LeaseTable, P: Publisher> Follow<S, L, P> {
             biased;
             ended = worker.run() => ended,
             never = watching => never,
+        }
+    }
+
+    /// Makes sure that no connector on another stream uses the lease table (spec R20). Returns the shards of rows that are nobody's.
+    ///
+    /// Errors where one does. Takes the failover time where it may be so: a living owner renews three times in it.
+    async fn share(&self, stream: &StreamArn) -> Result<BTreeSet<ShardId>> {
+        let rows = self.rows().await?;
+        let suspects = self.suspects(&rows, stream).await?;
+        if suspects.is_empty() {
+            return Ok(BTreeSet::new());
+        }
+        tracing::warn!(leases = suspects.len(), first = %suspects[0].shard, "the lease table has leases of another stream; looking whether they are renewed");
+        for _ in 0..SHARE_LOOKS {
+            tokio::time::sleep(self.settings.failover / SHARE_LOOKS).await;
+            let rows = self.rows().await?;
+            let renewed: Vec<Lease> = share::kept_up(&suspects, &rows).into_iter().cloned().collect();
+            // A listing may have lagged behind.
+            let others = if renewed.is_empty() { renewed } else { self.suspects(&renewed, stream).await? };
+            if let Some(refusal) = share::refusal(&others.iter().collect::<Vec<_>>(), stream) {
+                return Err(refusal);
+            }
+        }
+        let foreign: BTreeSet<_> =
+            self.suspects(&suspects, stream).await?.into_iter().filter(|row| row.stream.is_none()).map(|row| row.shard).collect();
+        tracing::warn!(leases = suspects.len(), "nobody renews them: they are left alone");
+        Ok(foreign)
+    }
+
+    /// The rows that may be another connector's.
+    async fn suspects(&self, rows: &[Lease], stream: &StreamArn) -> Result<Vec<Lease>> {
+        let (follows, now) = (self.streams.follows(), self.clock.epoch_millis());
+        let suspects =
+            |rows: &[Lease], listed: &BTreeSet<ShardId>| share::suspects(rows, stream, follows, |shard| listed.contains(shard), now);
+        let found = suspects(rows, &BTreeSet::new());
+        if found.iter().all(|row| row.stream.is_some()) {
+            return Ok(found);
+        }
+        let (reader, mut listed, mut after) = (Timed(Arc::new(self.streams.open(stream))), BTreeSet::new(), None);
+        loop {
+            let page = heal("discover", self.clock, &self.health, Duration::ZERO, || reader.list_shards(after.as_ref())).await?;
+            listed.extend(page.shards.into_iter().map(|shard| shard.id));
+            after = page.next;
+            if after.is_none() {
+                return Ok(suspects(&found, &listed));
+            }
+            tokio::time::sleep(DESCRIBE_INTERVAL).await;
         }
     }
 

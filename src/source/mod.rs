@@ -31,6 +31,7 @@ pub mod poll;
 pub mod publish;
 pub mod settle;
 pub mod shard;
+pub mod share;
 pub mod succession;
 pub mod worker;
 

@@ -19,7 +19,6 @@ use super::{
         plan::{self, Plan},
         sightings::Sightings,
     },
-    succession,
 };
 use crate::{
     error::{Error, Kind, Result, Retry},
@@ -237,7 +236,7 @@ impl<R: StreamReader, L: LeaseTable, P: Publisher> Worker<R, L, P> {
         let now = self.shared.clock.now();
         match rows {
             Ok(rows) => {
-                let rows: Vec<_> = rows.into_iter().filter(|row| succession::is_of(row, self.shared.reader.arn())).collect();
+                let rows: Vec<_> = rows.into_iter().filter(|row| self.shared.catalog.is_own(row)).collect();
                 if !self.seen.looked() {
                     tell_start(&rows);
                 }

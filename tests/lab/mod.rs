@@ -9,6 +9,7 @@ mod fleet;
 mod kill;
 mod leases;
 mod shop;
+mod streams;
 mod table;
 mod topic;
 

@@ -58,6 +58,17 @@ impl Table {
         table
     }
 
+    /// Switches its stream off, or another one on.
+    pub async fn switch_stream(&self, on: bool) {
+        let view = on.then_some(StreamViewType::NewAndOldImages);
+        let stream = StreamSpecification::builder().stream_enabled(on).set_stream_view_type(view).build().expect("complete");
+        self.client.update_table().table_name(&self.name).stream_specification(stream).send().await.expect("the stream is switched");
+    }
+
+    pub async fn delete_table(&self) {
+        self.client.delete_table().table_name(&self.name).send().await.expect("the table is deleted");
+    }
+
     pub async fn put(&self, item: Item) {
         self.client.put_item().table_name(&self.name).set_item(Some(item)).send().await.expect("put");
     }

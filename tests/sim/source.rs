@@ -11,6 +11,7 @@ mod poison;
 mod random;
 mod rollover;
 mod shards;
+mod share;
 mod start;
 mod streams;
 

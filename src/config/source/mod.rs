@@ -127,7 +127,7 @@ pub struct SourceKeys {
     /// Whether CloudWatch metrics about one shard have the dimension `ShardId`, as the Java connector's have. A shard lives about four hours, so
     /// each shard makes about ten new metrics to pay for six times a day.
     pub cloudwatch_shard_id: bool,
-    /// The name of the lease table, and so of the application. One stream for each name.
+    /// The name of the lease table, and so of the application. One stream for each name: a connector on another stream is refused while this one runs.
     pub application_name: String,
     /// Where shards without a lease are read from: `LATEST` (what is written from the first start on), `TRIM_HORIZON` (all that the
     /// stream still has, 24 hours at most), or `AT_TIMESTAMP` (from `startAtTime` on). Existing leases go on where they are.

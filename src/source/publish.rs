@@ -177,8 +177,9 @@ pub struct Window<P> {
 /// A window for one shard. The channel is as long as the budget, which is the bound that counts.
 pub fn window<P: Publisher>(shard: &ShardId, outlet: Outlet<P>, holding: Holding, progress: &Arc<Progress>) -> (Window<P>, Receipts<P>) {
     let (sender, receiver) = mpsc::channel(outlet.max_records.clamp(1, Semaphore::MAX_PERMITS));
-    let window = Window { shard: shard.clone(), outlet: outlet.clone(), holding, progress: progress.clone(), receipts: sender };
-    (window, Receipts { shard: shard.clone(), outlet, progress: progress.clone(), receipts: receiver })
+    let receipts =
+        Receipts { shard: shard.clone(), outlet: outlet.clone(), holding: holding.clone(), progress: progress.clone(), receipts: receiver };
+    (Window { shard: shard.clone(), outlet, holding, progress: progress.clone(), receipts: sender }, receipts)
 }
 
 impl<P: Publisher> Window<P> {
@@ -190,9 +191,7 @@ impl<P: Publisher> Window<P> {
     pub async fn send(&self, message: OutboundMessage, of: Source, room: &mut Room, keys: impl FnOnce() -> Vec<u8> + Send) -> Result<()> {
         let record = self.room().await?;
         let slot = self.receipts.reserve().await.map_err(|_| closed())?;
-        if !self.holding.is_good() {
-            return Err(Error::new(Kind::LeaseLost, format!("publish records of {}", self.shard), "the lease was not renewed in time"));
-        }
+        self.holding.still_good(&self.shard)?;
         let (bytes, sent) = (message.payload.len(), Instant::now());
         let fate = match self.outlet.publisher.publish(message).await {
             Ok(receipt) => Fate::Published(receipt),
@@ -418,5 +417,29 @@ mod tests {
         topics.store("modify");
         settle.await.expect("settled");
         assert_eq!(progress.due().map(|mark| mark.checkpoint), at(4));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn l2_no_dead_letter_is_published_after_the_lease_has_run_out() {
+        for seconds in [7, 8] {
+            let (topics, progress) = (Topics::default(), progress());
+            let outlet = Outlet { poison: Policy::DeadLetter("dead".into()), ..outlet(&topics, 10) };
+            let holding = Holding::until_moment(Clock::start(), Duration::from_secs(8));
+            let (window, receipts) = window(&ShardId::new("shard"), outlet.clone(), holding, &progress);
+            let mut room = outlet.budget.page().await.expect("room");
+            let message = OutboundMessage { topic: Some("t".into()), ..message() };
+            window.send(message.clone(), source(1, 2), &mut room, Vec::new).await.expect("sent");
+            drop(window);
+            tokio::time::advance(Duration::from_secs(seconds)).await;
+            let answer = topics.0.lock().expect("not poisoned").remove("t").expect("a message").remove(0);
+            let error = Error::new(Kind::Invalid, "publish", "refused");
+            answer.send(Err(Refusal { error, message: Some(Box::new(message)) })).expect("waited for");
+            let settled = tokio::time::timeout(Duration::from_millis(1), receipts.settle()).await;
+            let buried = topics.0.lock().expect("not poisoned").contains_key("dead");
+            match seconds {
+                7 => assert!(buried && settled.is_err(), "its receipt is waited for"),
+                _ => assert_eq!((buried, settled.expect("at once").expect_err("too late").kind()), (false, Kind::LeaseLost)),
+            }
+        }
     }
 }

@@ -7,6 +7,7 @@ use tokio::{sync::mpsc, time::Instant};
 
 use super::{
     convert::shape::Origin,
+    lease::keeper::Holding,
     poison::{self, Case, Content, Policy},
     publish::{Fate, InFlight, Outlet, Progress, Source},
 };
@@ -24,6 +25,7 @@ const SLOW_RECEIPT: Duration = Duration::from_secs(60);
 pub struct Receipts<P> {
     pub(super) shard: ShardId,
     pub(super) outlet: Outlet<P>,
+    pub(super) holding: Holding,
     pub(super) progress: Arc<Progress>,
     pub(super) receipts: mpsc::Receiver<InFlight>,
 }
@@ -100,9 +102,10 @@ impl<P: Publisher> Receipts<P> {
         Ok(())
     }
 
-    /// Publishes a dead letter, or as much of it as its topic takes.
+    /// Publishes a dead letter, or as much of it as its topic takes. Errors with `LeaseLost` as [`Window::send`](super::publish::Window::send) does (L2).
     async fn bury(&self, of: &Source, mut letter: OutboundMessage) -> Result<()> {
         loop {
+            self.holding.still_good(&self.shard)?;
             let sent = Instant::now();
             let refusal = match self.outlet.publisher.publish(letter).await {
                 Ok(receipt) => match self.stored(receipt, sent).await {

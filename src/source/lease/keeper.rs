@@ -77,8 +77,16 @@ impl Holding {
         holding
     }
 
-    pub fn is_good(&self) -> bool {
+    fn is_good(&self) -> bool {
         self.clock.now() < self.until()
+    }
+
+    /// Errors with `LeaseLost` where it may not.
+    pub fn still_good(&self, shard: &ShardId) -> Result<()> {
+        if self.is_good() {
+            return Ok(());
+        }
+        Err(Error::new(Kind::LeaseLost, format!("publish records of {shard}"), "the lease was not renewed in time"))
     }
 
     fn extend(&self, until: Moment) {

@@ -42,13 +42,14 @@ fn c1_c2_l1_l2_s1_o1_d1_g1_m1_z1_h1_hold_for_random_schedules() {
     let outcome = all(first..first + seeds);
     eprintln!("{seeds} schedules: {outcome:?}");
     if seeds >= MANY {
-        let Outcome { kills, freezes, stops, twins, refusals, splits, takes, gaps, .. } = outcome;
+        let Outcome { kills, freezes, stops, twins, refusals, splits, takes, gaps, letters, .. } = outcome;
         for (what, times) in [
             ("kills", kills),
             ("freezes", freezes),
             ("stops", stops),
             ("twins", twins),
             ("refusals", refusals),
+            ("dead letters", letters),
             ("splits", splits),
             ("takes", takes),
             ("gaps", gaps),

@@ -87,6 +87,16 @@ impl State {
         }
     }
 
+    /// L2 holds for dead letters too.
+    pub(super) fn check_letter(&mut self, run: Actor, sequence: u64) {
+        let shard = self.homes[&sequence].shard.clone();
+        let held =
+            self.tenures.get(&(run, shard.clone())).is_some_and(|tenure| !tenure.over && tenure.landed.elapsed() < settings().failover);
+        if !held {
+            self.violation(run, format!("L2: the dead letter of {sequence} of {shard} without its lease"));
+        }
+    }
+
     pub(super) fn check_store(&mut self, run: Actor, sequence: u64) {
         let Home { shard, item, .. } = self.homes[&sequence].clone();
         self.tell(run, What::Stored(shard, sequence));

@@ -47,6 +47,7 @@ impl Publisher for FakeTopic {
             if state.refusals.get(&sequence) == Some(&Refused::AtOnce) {
                 // It was its turn, as for the order of what follows.
                 state.seen.insert(sequence);
+                state.published.push(Published { run: self.run, sequence });
                 let error = Error::new(Kind::TooLarge, "publish a message", "scripted: larger than maxMessageSize");
                 return Err(Refusal { error, message: Some(Box::new(message)) });
             }
@@ -71,22 +72,27 @@ impl Publisher for FakeTopic {
 impl FakeTopic {
     /// Stores a dead letter, once those are not held any more.
     fn bury(&self, letter: OutboundMessage) -> Result<Receipt, Refusal> {
+        let property = letter.properties.iter().find(|(name, _)| name == "dlq.sequenceNumber");
+        let sequence: u64 = property.and_then(|(_, text)| text.parse().ok()).expect("a sequence number");
+        self.world.lock().check_letter(self.run, sequence);
         let (sender, receipt) = oneshot::channel();
-        let world = self.world.clone();
+        let (world, run) = (self.world.clone(), self.run);
         tokio::spawn(async move {
             loop {
                 let changed = world.changed.notified();
                 tokio::pin!(changed);
                 changed.as_mut().enable();
-                if !world.lock().hold_letters {
-                    break;
+                {
+                    let mut state = world.lock();
+                    if !state.hold_letters && !state.waits((run, 0)) {
+                        state.note(run, format!("has the dead letter of {sequence} stored"));
+                        state.excused.insert(sequence);
+                        state.dead_letters.push(letter);
+                        break;
+                    }
                 }
                 changed.await;
             }
-            let mut state = world.lock();
-            let sequence = letter.properties.iter().find(|(name, _)| name == "dlq.sequenceNumber").and_then(|(_, text)| text.parse().ok());
-            state.excused.insert(sequence.expect("a sequence number"));
-            state.dead_letters.push(letter);
             let _ = sender.send(Ok(()));
         });
         Ok(Receipt(receipt))

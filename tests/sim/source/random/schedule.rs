@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use pulsar_io_dynamodb::{
     ports::{Checkpoint, ShardId},
-    source::{Settings, StartPosition},
+    source::{Settings, StartPosition, poison::Policy},
 };
 use tokio::time::Instant;
 
 use super::Gaps;
-use crate::support::source::{BEGIN_MILLIS, Call, Fault, Run, Service, World, number, settings};
+use crate::support::source::{BEGIN_MILLIS, Call, DEAD_LETTERS, Fault, Refused, Run, Service, World, number, settings};
 
 const ITEMS: u32 = 8;
 const MAX_WORKERS: usize = 5;
@@ -31,6 +31,7 @@ pub struct Outcome {
     pub takes: u64,
     pub gaps: u64,
     pub published: u64,
+    pub letters: u64,
     pub duplicates: u64,
     pub calls: u64,
     pub virtual_seconds: u64,
@@ -38,7 +39,8 @@ pub struct Outcome {
 
 impl Outcome {
     pub fn add(&mut self, other: &Self) {
-        let Self { kills, freezes, stops, twins, refusals, splits, takes, gaps, published, duplicates, calls, virtual_seconds } = other;
+        let Self { kills, freezes, stops, twins, refusals, splits, takes, gaps, published, letters, duplicates, calls, virtual_seconds } =
+            other;
         self.kills += kills;
         self.freezes += freezes;
         self.stops += stops;
@@ -48,6 +50,7 @@ impl Outcome {
         self.takes += takes;
         self.gaps += gaps;
         self.published += published;
+        self.letters += letters;
         self.duplicates += duplicates;
         self.calls += calls;
         self.virtual_seconds += virtual_seconds;
@@ -67,6 +70,8 @@ struct Member {
 struct Fleet {
     world: World,
     random: fastrand::Rng,
+    /// In one schedule of three records are refused, by numbers of their own.
+    poison: Option<fastrand::Rng>,
     members: Vec<Member>,
     /// The open shard of each item, as in DynamoDB: an item is in one shard at a time, and in one of its children after a split.
     homes: Vec<ShardId>,
@@ -80,6 +85,7 @@ struct Fleet {
 /// Runs one schedule. Errors with what is wrong.
 pub async fn schedule(seed: u64, gaps: &Gaps, made: impl FnOnce(&World)) -> Result<Outcome, String> {
     let mut random = fastrand::Rng::with_seed(seed ^ 0x5eed);
+    let poison = (seed % 3 == 2).then(|| fastrand::Rng::with_seed(seed ^ 0xdead));
     let world = World::new(seed);
     made(&world);
     world.change(|state| {
@@ -101,10 +107,11 @@ pub async fn schedule(seed: u64, gaps: &Gaps, made: impl FnOnce(&World)) -> Resu
         start,
         checkpoint_interval: Duration::from_millis([0, 200, 1_000, 5_000][random.usize(0..4)]),
         max_in_flight: [5, 50, 500][random.usize(0..3)],
+        poison: Policy::DeadLetter(DEAD_LETTERS.into()),
         ..settings()
     };
     let mut fleet =
-        Fleet { world, random, members: Vec::new(), homes, settings, next_id: 0, trimmed: Vec::new(), outcome: Outcome::default() };
+        Fleet { world, random, poison, members: Vec::new(), homes, settings, next_id: 0, trimmed: Vec::new(), outcome: Outcome::default() };
     for _ in 0..fleet.random.usize(1..4) {
         fleet.scale_up();
     }
@@ -144,7 +151,15 @@ impl Fleet {
             0..32 => {
                 for _ in 0..self.random.usize(1..8) {
                     let item = self.random.u32(0..ITEMS);
-                    self.world.write(&self.homes[item as usize], item, self.random.usize(1..6));
+                    let home = &self.homes[item as usize];
+                    self.world.write(home, item, self.random.usize(1..6));
+                    if let Some(poison) = &mut self.poison
+                        && poison.u32(0..3) == 0
+                    {
+                        let refused = if poison.bool() { Refused::AtOnce } else { Refused::WithTheReceipt };
+                        let last = self.world.last(home);
+                        self.world.lock().refusals.insert(last, refused);
+                    }
                 }
             }
             32..45 => self.split(),
@@ -436,6 +451,7 @@ impl Fleet {
             takes: state.count(Call::Take) as u64,
             gaps: gaps.count(),
             published: state.published.len() as u64,
+            letters: state.dead_letters.len() as u64,
             duplicates: (state.published.len() - state.seen.len()) as u64,
             calls: state.calls.len() as u64,
             virtual_seconds: state.seconds(),

@@ -5,6 +5,7 @@ mod faults;
 mod fleet;
 mod gaps;
 mod health;
+mod many;
 mod messages;
 mod metrics;
 mod poison;

@@ -19,7 +19,7 @@ use std::{
 use bytes::Bytes;
 use pulsar_io_dynamodb::{
     metrics::health::Health,
-    ports::{Lease, OutboundMessage, SequenceNumber, Shard, ShardId, StreamArn, StreamStatus},
+    ports::{Checkpoint, Lease, OutboundMessage, SequenceNumber, Shard, ShardId, StreamArn, StreamStatus},
     source::{Settings, StartPosition},
 };
 use tokio::{sync::Notify, time::Instant};
@@ -422,6 +422,17 @@ impl State {
     /// Which start of which worker holds the lease of a shard, as the table says.
     pub fn holder(&self, shard: &ShardId) -> Option<Actor> {
         self.nonces.get(self.rows.get(shard)?.nonce.as_ref()?).copied()
+    }
+
+    /// How many unfinished leases are held.
+    pub fn held_leases(&self) -> usize {
+        self.rows.values().filter(|row| row.owner.is_some() && row.checkpoint != Checkpoint::ShardEnd).count()
+    }
+
+    /// Of the leases that are held, the longest time that one was not written.
+    pub fn longest_unwritten(&self) -> Duration {
+        let held = self.rows.values().filter(|row| row.owner.is_some() && row.checkpoint != Checkpoint::ShardEnd);
+        held.filter_map(|row| self.landed.get(&row.shard)).map(Instant::elapsed).max().unwrap_or_default()
     }
 
     /// Who has read a shard last, if that is not longer ago than `within`.

@@ -5,6 +5,7 @@ mod faults;
 mod fleet;
 mod gaps;
 mod health;
+mod listing;
 mod many;
 mod messages;
 mod metrics;

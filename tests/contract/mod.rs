@@ -9,7 +9,7 @@ mod kcl;
 mod lease_table;
 mod leases;
 mod metrics;
-mod publisher;
+pub mod publisher;
 mod pulsar;
 mod records;
 mod stand_in;

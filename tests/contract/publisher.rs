@@ -32,7 +32,7 @@ async fn open(client: &Client, topic: &str, health: &Health) -> (TopicPublisher,
 }
 
 /// Calls Pulsar's admin API about a topic, or a namespace.
-async fn admin(method: &str, name: &str, call: &str, body: &str) {
+pub async fn admin(method: &str, name: &str, call: &str, body: &str) {
     let address = env::var("PULSAR_HTTP_URL").expect("beside PULSAR_URL");
     let address = address.trim_start_matches("http://");
     let path = name.replace("://", "/");

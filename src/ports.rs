@@ -368,7 +368,7 @@ pub struct OutboundMessage {
 #[derive(Debug)]
 pub struct Refusal {
     pub error: Error,
-    /// The message, where it is to blame itself.
+    /// The message, where it is to blame itself, with the topic that did not take it.
     pub message: Option<Box<OutboundMessage>>,
 }
 

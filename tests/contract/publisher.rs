@@ -79,7 +79,8 @@ async fn w9_a_message_of_the_brokers_own_limit_is_stored_and_a_larger_one_comes_
     let bytes = fits.payload.len();
     let refusal = publisher.publish(large("key", bytes + 1)).await.expect_err("one byte more");
     assert!(refusal.error.kind() == Kind::TooLarge && refusal.error.to_string().contains("maxMessageSize"), "{:?}", refusal.error);
-    assert_eq!(refusal.message.expect("it comes back").payload.len(), bytes + 1);
+    let back = refusal.message.expect("it comes back");
+    assert_eq!((back.payload.len(), back.topic.as_deref()), (bytes + 1, Some(topic.as_str())));
     let stored = fates(&publisher, vec![fits, message("key", "next")]).await;
     assert!(stored.iter().all(Result::is_ok), "{stored:?}");
     drop(publisher);
@@ -106,7 +107,8 @@ async fn o1_what_a_topic_refuses_comes_back_and_the_rest_is_stored_in_order() {
             Ok(()) => assert_ne!(at % 50, 7, "{at}"),
             Err(Refusal { error, message }) => {
                 assert!(at % 50 == 7 && error.kind() == Kind::Invalid, "{at}: {error}");
-                assert_eq!(message.as_ref().expect("it comes back").payload.len(), 30_000);
+                let back = message.as_ref().expect("it comes back");
+                assert_eq!((back.payload.len(), back.topic.as_deref()), (30_000, Some(topic.as_str())));
             }
         }
     }

@@ -190,8 +190,9 @@ impl Lane {
     }
 
     fn give_back(&self, messages: impl Iterator<Item = Queued>, error: &Error) {
-        for queued in messages {
-            let _ = queued.receipt.send(Err(Refusal { error: error.clone(), message: Some(Box::new(queued.message)) }));
+        for Queued { mut message, receipt, .. } in messages {
+            message.topic.get_or_insert_with(|| self.wire.topic.as_str().into());
+            let _ = receipt.send(Err(Refusal { error: error.clone(), message: Some(Box::new(message)) }));
         }
     }
 

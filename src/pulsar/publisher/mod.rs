@@ -106,11 +106,12 @@ impl Shared {
     }
 
     /// Sends a message to its lane once there is room.
-    async fn send(&self, topic: &Topic, message: OutboundMessage) -> Result<Receipt, Refusal> {
+    async fn send(&self, topic: &Topic, mut message: OutboundMessage) -> Result<Receipt, Refusal> {
         let bytes = lane::size(&message);
         if bytes > self.options.max_message_size {
             let why = format!("the message has {bytes} bytes, and the broker takes {} (its maxMessageSize)", self.options.max_message_size);
             let error = Error::new(Kind::TooLarge, format!("publish to topic {}", topic.name), why);
+            message.topic.get_or_insert_with(|| topic.name.clone());
             return Err(Refusal { error, message: Some(Box::new(message)) });
         }
         let wanted = u32::try_from(bytes.min(QUEUE_BYTES)).unwrap_or(u32::MAX);

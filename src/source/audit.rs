@@ -10,7 +10,7 @@ use crate::ports::Moment;
 /// Short after a start and after a shard that ended without a child in sight, doubled up to the ceiling.
 const PAUSE: Duration = Duration::from_secs(10);
 /// While no shard is left to read.
-const SHORT_PAUSE: Duration = Duration::from_secs(1);
+const SHORT_PAUSE: Duration = Duration::from_secs(5);
 const PAUSE_CEILING: Duration = Duration::from_secs(300);
 /// How often a worker asks itself whether the slow audit is its own.
 const RECHECK: Duration = Duration::from_secs(30);

@@ -34,6 +34,9 @@ const TAKES_UNDER_WAY: usize = 16;
 /// Shards that end in this time are looked at together: thousands may end in the same minute.
 const COALESCE: Duration = Duration::from_millis(20);
 
+/// A shard may be listed so late. Sooner a disabled stream is not taken for finished (D1).
+const LATE: Duration = Duration::from_secs(20);
+
 /// Stages of health.
 const TAKE: &str = "take leases";
 const LIMIT: &str = "lease limit";
@@ -88,8 +91,8 @@ pub struct Worker<R, L, P> {
     may_steal: bool,
     audits: Audits,
     scanning: Trouble,
-    /// Since when it is known that the stream is disabled and that each of its shards has a row.
-    complete: Option<Moment>,
+    /// Since when, and when last, a listing has said that the stream is disabled and that each of its shards has a row.
+    complete: Option<(Moment, Moment)>,
     drained: bool,
 }
 
@@ -194,7 +197,7 @@ impl<R: StreamReader, L: LeaseTable, P: Publisher> Worker<R, L, P> {
             Ok(Done::Audit(result)) => {
                 let audit = result?;
                 self.audits.done(&audit, now);
-                self.complete = audit.complete.then_some(now);
+                self.complete = audit.complete.then(|| (self.complete.map_or(now, |(since, _)| since), now));
                 if audit.complete {
                     self.look_by(now);
                 }
@@ -248,7 +251,7 @@ impl<R: StreamReader, L: LeaseTable, P: Publisher> Worker<R, L, P> {
         self.report();
         // A stream that goes on has a row that is not finished, but for moments: each shard's children have theirs before it ends.
         if self.acting == 0 && self.held.is_empty() && self.seen.rows().all(|row| row.checkpoint == Checkpoint::ShardEnd) {
-            self.drained = self.complete.is_some_and(|complete| complete <= began);
+            self.drained = self.complete.is_some_and(|(since, last)| since + LATE <= last && last <= began);
             self.audits.all_finished(now);
         }
         let pause = plan::pause(&self.seen, |shard| self.held.contains(shard), now, self.keeper.policy.failover);

@@ -92,7 +92,8 @@ async fn m1_l2_r10_one_worker_keeps_all_leases_of_a_big_stream_and_goes_through_
         memory / 1024 / 1024
     );
     assert!(longest <= settings().failover / 3 + MARGIN, "L2: a lease was not written for {longest:?}");
-    assert!(behind < 60 * SECOND, "children were read {behind:?} after the last end");
+    // 20,000 shards are listed at 500 a second, and those that ended meanwhile once more: 62 s.
+    assert!(behind < 75 * SECOND, "children were read {behind:?} after the last end");
     for window in watch.describes.windows(6) {
         assert!(window[5] - window[0] >= SECOND, "R10: six DescribeStream calls within {:?}", window[5] - window[0]);
     }

@@ -183,7 +183,7 @@ async fn d1_a_disabled_stream_is_not_over_while_a_shard_is_listed_late() {
     world.until("running", |state| state.all_stored()).await;
     let [child] = world.split(&parent);
     world.write(&child, 1, 20);
-    world.hide(&parent, 40 * SECOND);
+    world.hide(&child, 15 * SECOND);
     world.disable();
     run.ended().await.expect_err("nothing more will come");
     world.check();

@@ -1,6 +1,6 @@
 //! The text of a record, in one pass: each member is written as JSON while it is read.
 
-use std::{cmp::Ordering, fmt, ops::Range};
+use std::{borrow::Cow, cmp::Ordering, fmt, ops::Range};
 
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
@@ -77,8 +77,8 @@ impl<'de, T: ReadMember<'de>> Visitor<'de> for Object<'_, T> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<(), A::Error> {
-        while let Some(name) = object.next_key_seed(StringSeed)? {
-            self.0.member(&name.0, &mut object)?;
+        while let Some(name) = object.next_key_seed(NameSeed)? {
+            self.0.member(&name, &mut object)?;
         }
         Ok(())
     }
@@ -191,6 +191,36 @@ impl<'de> Visitor<'de> for StringSeed {
     }
 }
 
+/// A member's name. Nearly every one is a part of the text as it stands, and so costs no memory: an item has dozens.
+struct NameSeed;
+
+impl<'de> DeserializeSeed<'de> for NameSeed {
+    type Value = Cow<'de, [u8]>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_bytes(self)
+    }
+}
+
+impl<'de> Visitor<'de> for NameSeed {
+    type Value = Cow<'de, [u8]>;
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("a name")
+    }
+
+    fn visit_borrowed_bytes<E>(self, text: &'de [u8]) -> Result<Self::Value, E> {
+        Ok(Cow::Borrowed(text))
+    }
+
+    fn visit_bytes<E>(self, text: &[u8]) -> Result<Self::Value, E> {
+        Ok(Cow::Owned(text.to_vec()))
+    }
+}
+
+/// What an item has at first room for, written: most need no more.
+const ITEM_BYTES: usize = 512;
+
 /// A map of attributes.
 struct Attributes(Order);
 
@@ -198,7 +228,7 @@ impl<'de> DeserializeSeed<'de> for Attributes {
     type Value = Vec<u8>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Vec<u8>, D::Error> {
-        let mut out = Vec::new();
+        let mut out = Vec::with_capacity(ITEM_BYTES);
         Written { out: &mut out, what: What::Map, order: self.0 }.deserialize(deserializer)?;
         Ok(out)
     }
@@ -287,8 +317,8 @@ impl<'de> Visitor<'de> for Written<'_> {
 fn write_value<'de, A: MapAccess<'de>>(mut object: A, out: &mut Vec<u8>, order: Order) -> Result<(), A::Error> {
     let start = out.len();
     out.push(b'{');
-    while let Some(tag) = object.next_key_seed(StringSeed)? {
-        let what = match tag.0.as_slice() {
+    while let Some(tag) = object.next_key_seed(NameSeed)? {
+        let what = match tag.as_ref() {
             b"S" | b"N" | b"B" => What::String,
             b"SS" | b"NS" | b"BS" => What::Strings,
             b"BOOL" | b"NULL" => What::Bool,
@@ -303,7 +333,7 @@ fn write_value<'de, A: MapAccess<'de>>(mut object: A, out: &mut Vec<u8>, order: 
         if before > start + 1 {
             out.push(b',');
         }
-        write_string(&tag.0, out);
+        write_string(&tag, out);
         out.push(b':');
         if object.next_value_seed(OrNull(Written { out, what, order }))?.is_none() {
             out.truncate(before);
@@ -314,27 +344,27 @@ fn write_value<'de, A: MapAccess<'de>>(mut object: A, out: &mut Vec<u8>, order: 
 }
 
 /// One attribute as it was written.
-struct Entry {
+struct Entry<'n> {
     hash: u32,
-    name: Vec<u8>,
+    name: Cow<'n, [u8]>,
     text: Range<usize>,
 }
 
 fn write_map<'de, A: MapAccess<'de>>(mut object: A, out: &mut Vec<u8>, order: Order) -> Result<(), A::Error> {
     let start = out.len();
     let mut entries: Vec<Entry> = Vec::new();
-    while let Some(name) = object.next_key_seed(StringSeed)? {
+    while let Some(name) = object.next_key_seed(NameSeed)? {
         let entry = out.len();
         out.push(b',');
-        write_string(&name.0, out);
+        write_string(&name, out);
         out.push(b':');
         if object.next_value_seed(OrNull(Written { out, what: What::Value, order }))?.is_none() {
-            return Err(A::Error::custom(format_args!("attribute {:?} is null", name.plain())));
+            return Err(A::Error::custom(format_args!("attribute {:?} is null", String::from_utf8_lossy(&name))));
         }
         let text = entry - start..out.len() - start;
         entries.push(match order {
-            Order::Compat => Entry { hash: java_hash(&name.0), name: name.0, text },
-            Order::Sorted => Entry { hash: 0, name: name.0, text },
+            Order::Compat => Entry { hash: java_hash(&name), name, text },
+            Order::Sorted => Entry { hash: 0, name, text },
         });
     }
     let sorted = match order {

@@ -51,6 +51,11 @@ pub(super) struct Text(pub(super) Vec<u8>);
 
 impl Text {
     pub(super) fn plain(&self) -> String {
+        if is_plain(&self.0)
+            && let Ok(text) = std::str::from_utf8(&self.0)
+        {
+            return text.to_owned();
+        }
         let mut utf8 = Vec::with_capacity(self.0.len());
         without_lone_surrogates(&self.0, |part| utf8.extend_from_slice(part));
         String::from_utf8_lossy(&utf8).into_owned()
@@ -72,6 +77,20 @@ pub(super) fn without_lone_surrogates(text: &[u8], mut write: impl FnMut(&[u8]))
 /// Writes a JSON string with Jackson's escapes: upper-case hex below 0x20, everything else as it is.
 pub(super) fn write_string(text: &[u8], out: &mut Vec<u8>) {
     out.push(b'"');
+    if is_plain(text) {
+        out.extend_from_slice(text);
+    } else {
+        write_escaped(text, out);
+    }
+    out.push(b'"');
+}
+
+/// Whether nothing in the text needs an escape or can be a surrogate. It always looks at the whole, so that many bytes are looked at together.
+fn is_plain(text: &[u8]) -> bool {
+    text.iter().fold(true, |plain, &byte| plain & (byte >= 0x20) & (byte != b'"') & (byte != b'\\') & (byte != 0xED))
+}
+
+fn write_escaped(text: &[u8], out: &mut Vec<u8>) {
     without_lone_surrogates(text, |part| {
         let mut done = 0;
         for (at, &byte) in part.iter().enumerate() {
@@ -96,5 +115,4 @@ pub(super) fn write_string(text: &[u8], out: &mut Vec<u8>) {
         }
         out.extend_from_slice(&part[done..]);
     });
-    out.push(b'"');
 }

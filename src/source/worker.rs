@@ -187,7 +187,11 @@ impl<R: StreamReader, L: LeaseTable, P: Publisher> Worker<R, L, P> {
                         self.seen.saw(lease, now);
                         self.look_by(now + COALESCE);
                     }
-                    Outcome::GivenUp(lease) => self.seen.saw(lease, now),
+                    // Whoever held everything looks seldom, and has now somebody to look after.
+                    Outcome::GivenUp(lease) => {
+                        self.seen.saw(lease, now);
+                        self.look_by(now + self.pause(now));
+                    }
                 }
                 self.act_by(now + COALESCE);
             }
@@ -254,13 +258,18 @@ impl<R: StreamReader, L: LeaseTable, P: Publisher> Worker<R, L, P> {
             self.drained = self.complete.is_some_and(|(since, last)| since + LATE <= last && last <= began);
             self.audits.all_finished(now);
         }
-        let pause = plan::pause(&self.seen, |shard| self.held.contains(shard), now, self.keeper.policy.failover);
+        let pause = self.pause(now);
         // Not all workers at the same moments.
         let pause = if std::mem::take(&mut self.look_again) { COALESCE } else { pause.mul_f64(0.9 + 0.1 * fastrand::f64()) };
         self.next_look = Some(now + pause);
         self.may_steal = true;
         self.act_by(now);
         Ok(())
+    }
+
+    /// How long to wait before the table is read again.
+    fn pause(&self, now: Moment) -> Duration {
+        plan::pause(&self.seen, |shard| self.held.contains(shard), now, self.keeper.policy.failover)
     }
 
     fn act_by(&mut self, moment: Moment) {

@@ -65,9 +65,14 @@ impl Connector {
 
     /// SIGTERM, then waits for the clean end (Z1).
     pub async fn stop(mut self) -> ExitStatus {
-        let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().expect("kill runs").success());
+        self.signal("TERM");
         self.exit("the connector ends after SIGTERM").await
+    }
+
+    /// Sends a signal, such as `STOP`.
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status();
+        assert!(status.expect("kill runs").success(), "SIG{name}");
     }
 
     /// Waits until the process ends by itself.

@@ -12,7 +12,9 @@ mod poison;
 mod shop;
 mod streams;
 mod table;
+mod timing;
 mod topic;
+mod workers;
 
 use std::{
     env,

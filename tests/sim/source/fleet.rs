@@ -66,6 +66,25 @@ async fn z1_after_a_clean_stop_another_worker_reads_on_within_a_second_without_d
     assert_eq!(duplicates(&world), 0);
 }
 
+/// Who held everything looks at the table seldom. Once it has given something away it looks after whom it gave it to.
+#[tokio::test(start_paused = true)]
+async fn z1_who_has_just_handed_shards_over_has_them_back_within_a_second_of_a_clean_stop() {
+    let mut world = World::new(79);
+    let shards: Vec<_> = (0..4).map(|_| world.shard(None)).collect();
+    let first = world.start(worker(0));
+    world.until("the first has all", |state| shares(state) == [4]).await;
+    let second = world.start(worker(1));
+    world.until("they share", |state| shares(state) == [2, 2]).await;
+    let asked = Instant::now();
+    second.stop.cancel();
+    (1..).zip(&shards).for_each(|(item, shard)| world.write(shard, item, 5));
+    world.until("everything is read", |state| state.all_stored()).await;
+    assert!(asked.elapsed() <= SECOND, "{:?}", asked.elapsed());
+    second.ended().await.expect("a clean stop");
+    finish(&world, first).await;
+    assert_eq!(duplicates(&world), 0);
+}
+
 #[tokio::test(start_paused = true)]
 async fn l1_a_killed_workers_shards_are_read_on_within_twelve_seconds() {
     for seed in 72..76 {

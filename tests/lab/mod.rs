@@ -14,6 +14,7 @@ mod streams;
 mod table;
 mod timing;
 mod topic;
+mod upgrade;
 mod workers;
 
 use std::{

@@ -41,7 +41,7 @@ impl Stalls {
         std::thread::spawn(move || {
             while let Some(total) = measured.upgrade() {
                 let begun = Instant::now();
-                std::thread::sleep(TICK);
+                std::thread::park_timeout(TICK);
                 total.fetch_add(begun.elapsed().saturating_sub(2 * TICK).as_millis() as u64, Ordering::Relaxed);
             }
         });

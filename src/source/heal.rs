@@ -54,33 +54,48 @@ impl Trouble {
 
 /// Runs an operation until it succeeds; errors only with what neither time nor a person heals ([`Retry::Never`]).
 ///
-/// `stage` names it in health and metrics; each call is limited to [`CALL_LIMIT`].
+/// `stage` names it in health and metrics; each call is limited to [`CALL_LIMIT`]. Whoever gives up waiting takes what it told along: a shard whose lease is
+/// lost in an outage would leave health red for good.
 pub async fn heal<T, F, Fut>(stage: &str, clock: Clock, health: &Health, throttle_delay: Duration, mut operation: F) -> Result<T>
 where
     F: FnMut() -> Fut,
     Fut: Future<Output = Result<T>>,
 {
     let mut trouble = Trouble::default();
+    let mut told = Told { stage, health, is_red: false };
     loop {
         let error = match within(CALL_LIMIT, stage, operation()).await {
-            Ok(value) => {
-                if trouble.healed() {
-                    health.green(stage);
-                }
-                return Ok(value);
-            }
+            Ok(value) => return Ok(value),
             Err(error) => error,
         };
         count(stage, &error);
         if error.retry() == Retry::Never {
+            // It stays told until the error ends whatever it ends.
+            told.is_red = false;
             return Err(error);
         }
         let delay = trouble.failed(&error, throttle_delay, clock.now(), fastrand::f64());
         tracing::warn!(stage, error = %error, retry_in = ?delay, "will be tried again");
         if trouble.is_serious(&error, clock.now()) {
             health.red(stage, &error);
+            told.is_red = true;
         }
         tokio::time::sleep(delay).await;
+    }
+}
+
+/// What one operation has told in health, for as long as somebody waits for it.
+struct Told<'a> {
+    stage: &'a str,
+    health: &'a Health,
+    is_red: bool,
+}
+
+impl Drop for Told<'_> {
+    fn drop(&mut self) {
+        if self.is_red {
+            self.health.green(self.stage);
+        }
     }
 }
 
@@ -114,6 +129,22 @@ mod tests {
         assert_eq!(delays, [3, 6, 10, 10, 10]);
         assert!(trouble.healed());
         assert_eq!(trouble.failed(&error(Kind::Unavailable), Duration::from_secs(3), Duration::ZERO, 0.0), Duration::from_millis(100));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn h1_an_outage_that_nobody_waits_for_any_more_is_not_told_any_more() {
+        let health = Health::default();
+        let healing = heal("discover", Clock::start(), &health, Duration::ZERO, || async { Err::<(), _>(error(Kind::Unavailable)) });
+        assert!(tokio::time::timeout(2 * LONG, healing).await.is_err());
+        assert!(health.reasons().is_empty(), "{:?}", health.reasons());
+        let mut denied = 0;
+        let healing = heal("discover", Clock::start(), &health, Duration::ZERO, || {
+            denied += 1;
+            let red = health.reasons().contains_key("discover");
+            async move { if denied < 3 { Err(error(Kind::AccessDenied)) } else { Ok(red) } }
+        });
+        assert!(healing.await.expect("healed"), "told while it lasts");
+        assert!(health.reasons().is_empty());
     }
 
     #[test]

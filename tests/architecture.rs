@@ -34,9 +34,14 @@ const PURE: &[&str] = &[
 ];
 
 fn sources() -> Vec<(String, String)> {
+    rust_files("src")
+}
+
+/// Each file of a folder of the project, by its path below that folder, and its text.
+pub fn rust_files(folder: &str) -> Vec<(String, String)> {
     fn walk(folder: &Path, files: &mut Vec<PathBuf>) {
-        for entry in fs::read_dir(folder).expect("src is readable") {
-            let path = entry.expect("src is readable").path();
+        for entry in fs::read_dir(folder).expect("readable") {
+            let path = entry.expect("readable").path();
             if path.is_dir() {
                 walk(&path, files);
             } else if path.extension().is_some_and(|extension| extension == "rs") {
@@ -44,10 +49,10 @@ fn sources() -> Vec<(String, String)> {
             }
         }
     }
-    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
     let mut files = Vec::new();
-    walk(&src, &mut files);
-    let name = |path: &PathBuf| path.strip_prefix(&src).expect("below src").to_string_lossy().replace('\\', "/");
+    walk(&root, &mut files);
+    let name = |path: &PathBuf| path.strip_prefix(&root).expect("below it").to_string_lossy().replace('\\', "/");
     files.iter().map(|path| (name(path), fs::read_to_string(path).expect("source is text"))).collect()
 }
 

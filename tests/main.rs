@@ -4,5 +4,6 @@ mod architecture;
 mod contract;
 mod golden;
 mod lab;
+mod proof;
 mod sim;
 mod support;

@@ -58,7 +58,7 @@ impl Watch {
 }
 
 #[tokio::test(start_paused = true)]
-async fn m1_l2_r10_one_worker_keeps_all_leases_of_a_big_stream_and_goes_through_its_rollover() {
+async fn w19_m1_l2_r10_one_worker_keeps_all_leases_of_a_big_stream_and_goes_through_its_rollover() {
     let shards: usize = std::env::var("SHARDS").map_or(1_000, |text| text.parse().expect("SHARDS is a number"));
     let mut world = World::new(140);
     world.lock().shards_in_a_page = 100;

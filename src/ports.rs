@@ -362,7 +362,38 @@ pub struct OutboundMessage {
     pub properties: Vec<(String, String)>,
     /// Epoch milliseconds.
     pub event_time: Option<u64>,
+    pub while_held: WhileHeld,
 }
+
+/// Until when a message may be sent. A publisher asks right before it sends, since a message may have waited for its batch (L2). Once `false`, it
+/// stays so, or a later message could overtake. No content of the message: all are equal.
+#[derive(Clone, Default)]
+pub struct WhileHeld(Option<Arc<dyn Fn() -> bool + Send + Sync>>);
+
+impl WhileHeld {
+    pub fn new(may_send: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(may_send)))
+    }
+
+    /// `true` where nothing limits it.
+    pub fn may_send(&self) -> bool {
+        self.0.as_ref().is_none_or(|may_send| may_send())
+    }
+}
+
+impl fmt::Debug for WhileHeld {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.may_send() { "WhileHeld(yes)" } else { "WhileHeld(no)" })
+    }
+}
+
+impl PartialEq for WhileHeld {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for WhileHeld {}
 
 /// Why a message is not stored, and never will be.
 #[derive(Debug)]
@@ -393,6 +424,8 @@ impl Receipt {
 ///
 /// Messages with the same key (and all messages of one topic partition) are stored in the order in which `publish` accepted
 /// them (O1): the publisher retries what time can heal by itself, for as long as it takes, and sends nothing later meanwhile.
+///
+/// A message that may not be sent any more ([`WhileHeld`]) is not, and its receipt fails with `LeaseLost`.
 ///
 /// A message that is refused for its own sake comes back, from `publish` or with its receipt, and the later ones go on. Any other receipt that
 /// fails is final, and so are those of all later messages of that partition.

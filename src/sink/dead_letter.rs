@@ -142,6 +142,7 @@ pub fn copy(origin: Origin, poison: &Poison) -> OutboundMessage {
         payload: message.payload.to_vec(),
         properties: kept.chain(added).collect(),
         event_time: message.event_time,
+        ..OutboundMessage::default()
     }
 }
 

@@ -20,7 +20,7 @@ use crate::{
         health::Health,
         shards::{self, Meter},
     },
-    ports::{Mark, OutboundMessage, Publisher, Receipt, Refusal, SequenceNumber, ShardId},
+    ports::{Mark, OutboundMessage, Publisher, Receipt, Refusal, SequenceNumber, ShardId, WhileHeld},
 };
 
 /// Text of records that is read, converted or on its way, over all shards.
@@ -170,6 +170,7 @@ pub struct Window<P> {
     shard: ShardId,
     outlet: Outlet<P>,
     holding: Holding,
+    while_held: WhileHeld,
     progress: Arc<Progress>,
     receipts: mpsc::Sender<InFlight>,
 }
@@ -179,7 +180,8 @@ pub fn window<P: Publisher>(shard: &ShardId, outlet: Outlet<P>, holding: Holding
     let (sender, receiver) = mpsc::channel(outlet.max_records.clamp(1, Semaphore::MAX_PERMITS));
     let receipts =
         Receipts { shard: shard.clone(), outlet: outlet.clone(), holding: holding.clone(), progress: progress.clone(), receipts: receiver };
-    (Window { shard: shard.clone(), outlet, holding, progress: progress.clone(), receipts: sender }, receipts)
+    let while_held = holding.while_held();
+    (Window { shard: shard.clone(), outlet, holding, while_held, progress: progress.clone(), receipts: sender }, receipts)
 }
 
 impl<P: Publisher> Window<P> {
@@ -193,6 +195,7 @@ impl<P: Publisher> Window<P> {
         let slot = self.receipts.reserve().await.map_err(|_| closed())?;
         self.holding.still_good(&self.shard)?;
         let (bytes, sent) = (message.payload.len(), Instant::now());
+        let message = OutboundMessage { while_held: self.while_held.clone(), ..message };
         let fate = match self.outlet.publisher.publish(message).await {
             Ok(receipt) => Fate::Published(receipt),
             Err(Refusal { error, message: None }) => return Err(error),
@@ -357,6 +360,20 @@ mod tests {
         assert_eq!(progress.due(), Some(Mark { epoch: 1, ordinal: 1, checkpoint: stored }));
         let published = topic.0.lock().expect("not poisoned");
         assert_eq!(*published, [message()]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn l2_o1_a_message_may_be_sent_while_its_lease_is_held_and_never_again_after() {
+        let (topic, progress) = (Topic::default(), progress());
+        let holding = Holding::until_moment(Clock::start(), Duration::from_secs(8));
+        let (window, _receipts) = window(&ShardId::new("shard"), outlet(&topic, 10), holding, &progress);
+        let mut room = window.outlet.budget.page().await.expect("room");
+        window.send(message(), source(1, 2), &mut room, Vec::new).await.expect("sent");
+        let sent = topic.0.lock().expect("not poisoned")[0].while_held.clone();
+        tokio::time::advance(Duration::from_millis(7_999)).await;
+        assert!(sent.may_send());
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert!(!sent.may_send() && !sent.may_send());
     }
 
     #[test]

@@ -4,6 +4,10 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     env,
     path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -12,7 +16,7 @@ use pulsar::{Consumer, ConsumerOptions, TokioExecutor, consumer::InitialPosition
 use pulsar_io_dynamodb::{
     error::Kind,
     metrics::health::Health,
-    ports::{OutboundMessage, Publisher, Refusal},
+    ports::{OutboundMessage, Publisher, Refusal, WhileHeld},
     pulsar::{
         client::{Client, Settings},
         handshake::max_message_size,
@@ -62,6 +66,25 @@ async fn fates(publisher: &TopicPublisher, messages: Vec<OutboundMessage>) -> Ve
         fates.push(tokio::time::timeout(Duration::from_secs(60), receipt.stored()).await.expect("answered within a minute"));
     }
     fates
+}
+
+/// Messages wait in the publisher for their batch, and for the connection: whether their lease is still held is asked right before they are sent.
+#[tokio::test(flavor = "multi_thread")]
+async fn l2_what_waits_in_the_publisher_while_its_lease_runs_out_is_not_sent() {
+    let Some((client, topic)) = broker("run out lease").await else { return };
+    let (publisher, lanes) = open(&client, &topic, &Health::default()).await;
+    let asked = Arc::new(AtomicUsize::new(0));
+    // It is held when the message comes out of the queue, and not any more once there is a producer.
+    let counted = asked.clone();
+    let expires = WhileHeld::new(move || counted.fetch_add(1, Ordering::Relaxed) < 1);
+    let late = OutboundMessage { while_held: expires, ..message("late", "1") };
+    let fates = fates(&publisher, vec![late, message("other", "2")]).await;
+    assert_eq!(fates[0].as_ref().expect_err("not sent").error.kind(), Kind::LeaseLost);
+    assert!(fates[1].is_ok() && asked.load(Ordering::Relaxed) >= 2, "the other shard's goes on: {fates:?}");
+    let mut inbox = inbox(&client, &topic, 10).await;
+    assert_eq!(next(&mut inbox).await.payload, "2", "the first message of the topic");
+    drop(publisher);
+    lanes.finished().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -19,9 +19,21 @@ mod streams;
 
 use std::time::Duration;
 
+use pulsar_io_dynamodb::ports::ShardId;
+
 use crate::support::source::{Run, World, settings};
 
 const SECOND: Duration = Duration::from_secs(1);
+
+/// A world with one shard, 50 records of it stored, and the worker running.
+async fn running(seed: u64) -> (World, ShardId, Run) {
+    let mut world = World::new(seed);
+    let shard = world.shard(None);
+    world.write(&shard, 1, 50);
+    let run = world.start(settings());
+    world.until("running", |state| state.all_stored()).await;
+    (world, shard, run)
+}
 
 /// Runs until everything that was written is stored, then stops cleanly and checks the books.
 async fn finish(world: &World, run: Run) {

@@ -135,6 +135,7 @@ impl Lane {
             self.fill(&mut staged, &mut queue, bound).await;
             // What nobody waits for any more is left out: its lease was lost or given up, and another worker publishes it (L2).
             staged.retain(|queued| !queued.receipt.is_closed());
+            refuse_late(&mut staged);
             if staged.is_empty() {
                 continue;
             }
@@ -157,6 +158,7 @@ impl Lane {
                     self.attempts.tell(&error);
                     self.give_back(staged.drain(..batch), &error);
                 }
+                Err(Failure::Late) => {}
                 Err(Failure::Call(error)) => {
                     // Dropped with whatever it still holds: a fresh one starts with this batch.
                     self.wire.producer = None;
@@ -210,6 +212,19 @@ impl Lane {
     }
 }
 
+/// Leaves out what may not be sent any more: its lease has run out, and another worker publishes it (L2).
+fn refuse_late(staged: &mut VecDeque<Queued>) {
+    if staged.iter().all(|queued| queued.message.while_held.may_send()) {
+        return;
+    }
+    let (in_time, late): (VecDeque<_>, VecDeque<_>) = staged.drain(..).partition(|queued| queued.message.while_held.may_send());
+    *staged = in_time;
+    for Queued { receipt, .. } in late {
+        let error = Error::new(Kind::LeaseLost, "publish a record", "its lease ran out while it waited for its batch");
+        let _ = receipt.send(Err(error.into()));
+    }
+}
+
 /// Why a batch is not stored.
 enum Failure {
     /// The broker refuses it for good; without one of its messages, or in parts, it may take it.
@@ -218,6 +233,8 @@ enum Failure {
     Topic(Error),
     /// It may be stored or not.
     Call(Error),
+    /// Nothing was sent: the producer took its time, and some of it may not be sent any more.
+    Late,
 }
 
 /// The producer.
@@ -230,7 +247,7 @@ struct Wire {
 
 impl Wire {
     /// Sends one batch and waits until the broker has stored it.
-    async fn attempt(&mut self, batch: impl ExactSizeIterator<Item = &OutboundMessage>) -> Result<(), Failure> {
+    async fn attempt(&mut self, batch: impl ExactSizeIterator<Item = &OutboundMessage> + Clone) -> Result<(), Failure> {
         let topic = &self.topic;
         let doing = || format!("publish to topic {topic}");
         let producer = match &mut self.producer {
@@ -250,6 +267,9 @@ impl Wire {
             }
             error => Failure::Call(error),
         };
+        if !batch.clone().all(|message| message.while_held.may_send()) {
+            return Err(Failure::Late);
+        }
         let mut receipts = Vec::with_capacity(batch.len());
         for message in batch {
             receipts.push(producer.send_non_blocking(client_message(message)).await.map_err(refused)?);

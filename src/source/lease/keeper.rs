@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -16,7 +16,7 @@ use super::{mark, plan::Policy};
 use crate::{
     error::{Error, Kind, Result, Retry},
     metrics::{health::Health, names},
-    ports::{Checkpoint, Claim, Holder, Lease, LeaseTable, Mark, Moment, ShardId},
+    ports::{Checkpoint, Claim, Holder, Lease, LeaseTable, Mark, Moment, ShardId, WhileHeld},
     source::{
         Settings,
         checkpoint::is_ahead,
@@ -67,18 +67,33 @@ fn stage(shard: &ShardId) -> String {
 pub struct Holding {
     clock: Clock,
     until_millis: Arc<AtomicU64>,
+    /// Somebody was told that it is over. It stays over then: what comes later must not go out without what was left out (O1).
+    over: Arc<AtomicBool>,
 }
 
 impl Holding {
-    #[cfg(test)]
-    pub fn until_moment(clock: Clock, until: Moment) -> Self {
-        let holding = Self { clock, until_millis: Arc::default() };
+    fn new(clock: Clock, until: Moment) -> Self {
+        let holding = Self { clock, until_millis: Arc::default(), over: Arc::default() };
         holding.extend(until);
         holding
     }
 
+    #[cfg(test)]
+    pub fn until_moment(clock: Clock, until: Moment) -> Self {
+        Self::new(clock, until)
+    }
+
     fn is_good(&self) -> bool {
-        self.clock.now() < self.until()
+        if self.clock.now() >= self.until() {
+            self.over.store(true, Ordering::Release);
+        }
+        !self.over.load(Ordering::Acquire)
+    }
+
+    /// For what is on its way to Pulsar.
+    pub fn while_held(&self) -> WhileHeld {
+        let holding = self.clone();
+        WhileHeld::new(move || holding.is_good())
     }
 
     /// Errors with `LeaseLost` where it may not.
@@ -175,7 +190,7 @@ impl<L: LeaseTable> Keeper<L> {
             match heal::within(self.call_limit(), &format!("take the lease of {}", seen.shard), take).await? {
                 Claim::Held(lease) => {
                     counter!(names::SOURCE_LEASES_TAKEN, "from" => from).increment(1);
-                    let holding = Holding { clock: self.clock, until_millis: Arc::new(AtomicU64::new(0)) };
+                    let holding = Holding::new(self.clock, Moment::ZERO);
                     let mut tenure = Tenure { keeper: self.clone(), lease, holding, confirmed: sent, checkpointed: sent, told: false };
                     tenure.confirm(sent);
                     return Ok(Taken::Held(tenure));

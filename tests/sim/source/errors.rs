@@ -1,21 +1,11 @@
 //! R15: what the Streams API answers instead of records, one by one.
 
 use metrics_exporter_prometheus::PrometheusBuilder;
-use pulsar_io_dynamodb::ports::{Checkpoint, ShardId, StreamStatus};
+use pulsar_io_dynamodb::ports::{Checkpoint, StreamStatus};
 use tokio::time::Instant;
 
-use super::{SECOND, duplicates, finish};
-use crate::support::source::{Call, Fault, Run, World, settings};
-
-/// A world with one shard, 50 records of it stored, and the worker running.
-async fn running(seed: u64) -> (World, ShardId, Run) {
-    let mut world = World::new(seed);
-    let shard = world.shard(None);
-    world.write(&shard, 1, 50);
-    let run = world.start(settings());
-    world.until("running", |state| state.all_stored()).await;
-    (world, shard, run)
-}
+use super::{SECOND, duplicates, finish, running};
+use crate::support::source::{Call, Fault, World, settings};
 
 #[tokio::test(start_paused = true)]
 async fn r15_an_expired_iterator_is_replaced_as_often_as_needed_with_backoff() {

@@ -2,18 +2,8 @@
 
 use pulsar_io_dynamodb::ports::{Checkpoint, StreamStatus};
 
-use super::{SECOND, duplicates, finish};
+use super::{SECOND, duplicates, finish, running};
 use crate::support::source::{Call, Fault, World, number, settings};
-
-/// A world with one shard, 50 records of it stored, and the worker running.
-async fn running(seed: u64) -> (World, pulsar_io_dynamodb::ports::ShardId, crate::support::source::Run) {
-    let mut world = World::new(seed);
-    let shard = world.shard(None);
-    world.write(&shard, 1, 50);
-    let run = world.start(settings());
-    world.until("running", |state| state.all_stored()).await;
-    (world, shard, run)
-}
 
 #[tokio::test(start_paused = true)]
 async fn d1_expired_iterators_are_replaced_without_loss_or_duplicates() {

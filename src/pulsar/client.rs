@@ -37,6 +37,17 @@ pub enum Token {
     File(PathBuf),
 }
 
+impl Token {
+    /// The token as it is now, as bytes for the broker. Errors with the file that cannot be read, and why.
+    pub(super) fn read(&self) -> Result<Vec<u8>, String> {
+        let text = match self {
+            Self::Text(text) => text.expose_secret().to_owned(),
+            Self::File(path) => fs::read_to_string(path).map_err(|error| format!("token file {}: {error}", path.display()))?,
+        };
+        Ok(text.trim().into())
+    }
+}
+
 /// First delay after a failure of the connection; doubled up to [`MAX_BACKOFF`].
 const MIN_BACKOFF: Duration = Duration::from_millis(100);
 const MAX_BACKOFF: Duration = Duration::from_secs(10);
@@ -52,9 +63,7 @@ pub async fn connect(settings: &Settings, health: &Health) -> Result<Client> {
     if !["pulsar://", "pulsar+ssl://"].iter().any(|scheme| settings.url.starts_with(scheme)) {
         return Err(configuration("the URL has to start with pulsar:// or pulsar+ssl://".into()));
     }
-    if let Some(Token::File(path)) = &settings.token {
-        fs::read_to_string(path).map_err(|error| configuration(format!("token file {}: {error}", path.display())))?;
-    }
+    settings.token.as_ref().map(Token::read).transpose().map_err(configuration)?;
     let certificates = settings
         .trust_certs
         .as_ref()
@@ -107,13 +116,8 @@ impl Authentication for TokenAuthentication {
     }
 
     async fn auth_data(&mut self) -> Result<Vec<u8>, AuthenticationError> {
-        let text = match &self.0 {
-            Token::Text(text) => text.expose_secret().to_owned(),
-            // A file that is being replaced is there again soon.
-            Token::File(path) => fs::read_to_string(path)
-                .map_err(|error| AuthenticationError::Retriable(format!("token file {}: {error}", path.display())))?,
-        };
-        Ok(text.trim().into())
+        // A file that is being replaced is there again soon.
+        self.0.read().map_err(AuthenticationError::Retriable)
     }
 }
 

@@ -1,6 +1,6 @@
 //! The one thing that the client library learns from the broker and keeps to itself: how large a message may be.
 
-use std::{fs, io, sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use ::pulsar::message::{
     Codec, Message,
@@ -8,7 +8,6 @@ use ::pulsar::message::{
 };
 use futures_util::{SinkExt, StreamExt};
 use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
-use secrecy::ExposeSecret;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
@@ -75,15 +74,7 @@ async fn ask(settings: &Settings) -> Result<usize> {
 
 async fn shake_hands(stream: impl AsyncRead + AsyncWrite + Unpin, settings: &Settings) -> Result<CommandConnected> {
     let failed = |kind, why: &dyn std::fmt::Display| Error::new(kind, doing(settings), why);
-    let token = match &settings.token {
-        None => None,
-        Some(Token::Text(secret)) => Some(secret.expose_secret().trim().into()),
-        Some(Token::File(path)) => {
-            let text = fs::read_to_string(path);
-            let text = text.map_err(|error| failed(Kind::Credentials, &format_args!("token file {}: {error}", path.display())))?;
-            Some(text.trim().into())
-        }
-    };
+    let token = settings.token.as_ref().map(Token::read).transpose().map_err(|error| failed(Kind::Credentials, &error))?;
     let command = BaseCommand {
         r#type: Type::Connect.into(),
         connect: Some(CommandConnect {

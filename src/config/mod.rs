@@ -52,7 +52,7 @@ pub enum ProcessingGuarantees {
     EffectivelyOnce,
 }
 
-/// `tenant/namespace/name-0`: the same after each restart.
-fn worker_id(tenant: &str, namespace: &str, name: &str) -> String {
-    format!("{tenant}/{namespace}/{name}-0")
+/// `tenant/namespace/name-0`: the same after each restart. `instance` is which of several parallel ones, from 0 on.
+pub fn worker_id(tenant: &str, namespace: &str, name: &str, instance: u32) -> String {
+    format!("{tenant}/{namespace}/{name}-{instance}")
 }

@@ -2,6 +2,9 @@
 
 use std::{collections::BTreeMap, fs, path::Path};
 
+use secrecy::{ExposeSecret, SecretString};
+
+use super::validate::Problems;
 use crate::{
     error::{Error, Kind, Result},
     pulsar::client::{Settings, Token},
@@ -13,6 +16,18 @@ pub struct Given {
     pub url: Option<String>,
     pub token: Option<Token>,
     pub trust_certs: Option<std::path::PathBuf>,
+}
+
+/// How to reach Pulsar, in the words of Pulsar's worker. What is empty was not given.
+#[derive(Debug, Clone)]
+pub struct Access {
+    /// `pulsar://` or `pulsar+ssl://`; TLS is nowhere else.
+    pub url: String,
+    /// A Java class.
+    pub auth_plugin: String,
+    pub auth_params: SecretString,
+    pub trust_certs: String,
+    pub allow_insecure: bool,
 }
 
 const DEFAULT_URL: &str = "pulsar://localhost:6650";
@@ -35,26 +50,43 @@ pub fn settings(given: Given, client_conf: Option<&Path>) -> Result<Settings> {
     Ok(Settings { url, token: given.token.or(from_file.token), trust_certs: given.trust_certs.or(from_file.trust_certs) })
 }
 
+/// As Pulsar's functions worker says it. Errors with all that is wrong.
+pub fn of_a_worker(access: &Access) -> Result<Settings> {
+    let mut problems = Problems::default();
+    let tls = access.url.starts_with("pulsar+ssl://");
+    problems.require(
+        tls || access.url.starts_with("pulsar://"),
+        "pulsarServiceURL",
+        format!("{:?} has to start with pulsar:// or pulsar+ssl://", access.url),
+    );
+    // Without TLS there is nothing to verify.
+    problems.require(!(tls && access.allow_insecure), "tlsAllowInsecureConnection", INSECURE);
+    let token = authentication(&access.auth_plugin, access.auth_params.expose_secret()).unwrap_or_else(|(of, why)| {
+        problems.add(if of == Of::Plugin { "clientAuthenticationPlugin" } else { "clientAuthenticationParameters" }, why);
+        None
+    });
+    problems.into_result("of the functions worker's Pulsar client")?;
+    let trust_certs = (!access.trust_certs.is_empty()).then(|| access.trust_certs.clone().into());
+    Ok(Settings { url: access.url.clone(), token, trust_certs })
+}
+
+/// The Pulsar client verifies always; whoever turned that off has to know, and a token is not for everybody.
+const INSECURE: &str =
+    "connections without verification are not supported; name the broker's certificate authority in tlsTrustCertsFilePath";
+
 /// Reads the keys of Pulsar's `conf/client.conf` that matter here. The others are left alone.
 fn from_client_conf(text: &str) -> Result<Given, String> {
     let lines = text.lines().map(str::trim).filter(|line| !line.starts_with(['#', '!']));
     let pairs = lines.filter_map(|line| line.split_once('=')).map(|(key, value)| (key.trim(), value.trim()));
     let values: BTreeMap<&str, &str> = pairs.filter(|(_, value)| !value.is_empty()).collect();
-    // The Pulsar client verifies always; whoever turned that off here has to know, and a token is not for everybody.
     if values.get("tlsAllowInsecureConnection").is_some_and(|text| text.eq_ignore_ascii_case("true")) {
-        return Err("tlsAllowInsecureConnection=true: connections without verification are not supported; \
-                    name the broker's certificate authority in tlsTrustCertsFilePath"
-            .into());
+        return Err(format!("tlsAllowInsecureConnection=true: {INSECURE}"));
     }
-    let token = match values.get("authPlugin") {
-        None => None,
-        Some(plugin) if plugin.ends_with("AuthenticationToken") || *plugin == "token" => {
-            let params = values.get("authParams").copied().unwrap_or_default();
-            // Never shown: it may be the token itself.
-            Some(token(params).ok_or("authParams: has to be token:… or file:///…")?)
-        }
-        Some(plugin) => return Err(format!("authPlugin={plugin}: only token authentication is supported by this version")),
-    };
+    let text = |key: &str| values.get(key).copied().unwrap_or_default();
+    let token = authentication(text("authPlugin"), text("authParams")).map_err(|(of, why)| match of {
+        Of::Plugin => format!("authPlugin: {why}"),
+        Of::Params => format!("authParams: {why}"),
+    })?;
     Ok(Given {
         url: values.get("brokerServiceUrl").map(ToString::to_string),
         token,
@@ -62,8 +94,31 @@ fn from_client_conf(text: &str) -> Result<Given, String> {
     })
 }
 
-/// As Pulsar's tools write a token: `token:TEXT`, `file:///path`, or the bare text of a JWT.
+/// Which of the two settings of an authentication is wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Of {
+    Plugin,
+    Params,
+}
+
+/// What a Java class of Pulsar's client and its parameters mean here. Empty means none.
+fn authentication(plugin: &str, params: &str) -> Result<Option<Token>, (Of, String)> {
+    match plugin {
+        "" => Ok(None),
+        plugin if plugin.ends_with("AuthenticationToken") || plugin == "token" => {
+            // Never shown: it may be the token itself.
+            const WANTED: &str = "has to be token:…, file:///… or {\"token\":\"…\"}";
+            token(params).map(Some).ok_or((Of::Params, WANTED.into()))
+        }
+        plugin => Err((Of::Plugin, format!("{plugin} is not supported: only token authentication is, by this version"))),
+    }
+}
+
+/// As Pulsar's tools write a token: `token:TEXT`, `file:///path`, `{"token":"TEXT"}`, or the bare text of a JWT.
 pub fn token(params: &str) -> Option<Token> {
+    if let Ok(serde_json::Value::Object(map)) = serde_json::from_str(params) {
+        return map.get("token")?.as_str().map(|text| Token::Text(text.into()));
+    }
     if let Some(text) = params.strip_prefix("token:") {
         return Some(Token::Text(text.to_string().into()));
     }

@@ -4,6 +4,7 @@ mod cli;
 #[cfg(feature = "cloudwatch")]
 mod cloudwatch;
 mod credentials;
+mod functions;
 mod item_table;
 mod kcl;
 mod lease_table;

@@ -258,7 +258,7 @@ pub fn check(document: &Document, environment: &BTreeMap<String, String>) -> Res
     let namespace = fields.namespace.unwrap_or_else(|| "default".into());
     Ok(Source {
         settings: Settings {
-            worker_id: worker_id(&tenant, &namespace, &name),
+            worker_id: worker_id(&tenant, &namespace, &name, 0),
             start,
             started_at: clock::epoch_millis(),
             checkpoint_interval: Duration::from_millis(keys.checkpoint_interval),

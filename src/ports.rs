@@ -479,8 +479,12 @@ pub enum Fate {
     Stored,
     /// Not stored, and nothing is wrong with it: to be sent again.
     Unprocessed,
-    /// Not stored: its condition is not met by the item that is there.
-    ConditionFailed,
+    /// Not stored, and nothing is wrong with it: others of its transaction are to blame.
+    RolledBack,
+    /// Not stored: its condition is not met by the item that is there, or by there being none.
+    ConditionFailed {
+        there: Option<Item>,
+    },
     /// Not stored, and never will be; the other writes of the request are not to blame.
     Refused(Error),
 }

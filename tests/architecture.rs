@@ -29,6 +29,8 @@ const PURE: &[&str] = &[
     "source/convert/write.rs",
     "source/checkpoint.rs",
     "sink/map.rs",
+    "sink/mode.rs",
+    "sink/coalesce.rs",
     "sink/batch.rs",
     "sink/ack.rs",
 ];

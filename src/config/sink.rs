@@ -1,6 +1,7 @@
 //! The sink's keys.
 
 pub mod aliases;
+pub mod write;
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -8,6 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use self::write::{WriteKeys, WriteMode};
 use super::{
     ProcessingGuarantees,
     aws::AwsKeys,
@@ -98,6 +100,8 @@ pub enum InputFormat {
 pub struct SinkKeys {
     #[serde(flatten)]
     pub aws: AwsKeys,
+    #[serde(flatten)]
+    pub write: WriteKeys,
     /// The table to write to. It has to exist. Required.
     pub table_name: Option<String>,
     /// URL of DynamoDB, instead of the region's own.
@@ -108,9 +112,9 @@ pub struct SinkKeys {
     /// How consumers share the subscription: `Exclusive`, `Failover`, `Shared` or `Key_Shared`. Default: by `retainOrdering` and
     /// `retainKeyOrdering`, else `Shared`, as Pulsar does.
     pub subscription_type: Option<SubscriptionType>,
-    /// Items in one BatchWriteItem. 1 to 25, which is DynamoDB's limit.
+    /// Items in one request. 1 to 25, with `writeMode: transact` to 100, which are DynamoDB's limits.
     pub max_batch_size: u64,
-    /// BatchWriteItem calls under way at once. 1 to 1,000.
+    /// Requests under way at once. 1 to 1,000.
     pub max_in_flight_requests: u64,
     /// Messages received and not yet stored. At least `maxBatchSize`, 1,000,000 at most.
     pub max_buffered_messages: u64,
@@ -128,6 +132,7 @@ impl Default for SinkKeys {
     fn default() -> Self {
         Self {
             aws: AwsKeys::default(),
+            write: WriteKeys::default(),
             table_name: None,
             aws_endpoint: None,
             input_format: InputFormat::Auto,
@@ -192,7 +197,8 @@ pub fn check(document: &Document, environment: &BTreeMap<String, String>) -> Res
         table_name(&table, "configs.tableName", &mut problems);
     }
     endpoint(&keys.aws_endpoint, "configs.awsEndpoint", &mut problems);
-    problems.require((1..=25).contains(&keys.max_batch_size), "configs.maxBatchSize", "has to be from 1 to 25");
+    let most = keys.write.most_in_a_request();
+    problems.require((1..=most).contains(&keys.max_batch_size), "configs.maxBatchSize", format!("has to be from 1 to {most}"));
     problems.require((1..=1_000).contains(&keys.max_in_flight_requests), "configs.maxInFlightRequests", "has to be from 1 to 1000");
     let buffered = keys.max_batch_size..=1_000_000;
     problems.require(
@@ -202,6 +208,13 @@ pub fn check(document: &Document, environment: &BTreeMap<String, String>) -> Res
     );
     problems.require(keys.max_buffered_bytes >= 1024 * 1024, "configs.maxBufferedBytes", "has to be at least 1048576 (1 MiB)");
     problems.require(keys.backoff_time >= 1, "configs.backoffTime", "has to be at least 1 (milliseconds)");
+    let mode = keys.write.mode(dead_letter_topic.is_some(), &mut problems);
+    let kind = subscription_type(&fields, &keys);
+    problems.require(
+        keys.write.write_mode != WriteMode::Update || kind != inbox::SubscriptionType::Shared,
+        "configs.writeMode",
+        "update changes items step by step, and a Shared subscription keeps no order of the steps: write retainOrdering: true, or another subscriptionType",
+    );
     let aws = keys.aws.settings(&mut problems);
     problems.into_result(&document.name)?;
 
@@ -217,6 +230,7 @@ pub fn check(document: &Document, environment: &BTreeMap<String, String>) -> Res
                 InputFormat::DynamodbJson => sink::InputFormat::DynamodbJson,
                 InputFormat::Json => sink::InputFormat::Json,
             },
+            mode,
             max_batch: count(keys.max_batch_size),
             max_in_flight: count(keys.max_in_flight_requests),
             max_buffered: count(keys.max_buffered_messages),
@@ -232,7 +246,7 @@ pub fn check(document: &Document, environment: &BTreeMap<String, String>) -> Res
         subscription: Subscription {
             topics,
             name: not_blank(fields.source_subscription_name.clone()).unwrap_or_else(|| format!("{tenant}/{namespace}/{name}")),
-            kind: subscription_type(&fields, &keys),
+            kind,
             initial_position: match fields.source_subscription_position {
                 SubscriptionPosition::Latest => inbox::InitialPosition::Latest,
                 SubscriptionPosition::Earliest => inbox::InitialPosition::Earliest,

@@ -5,13 +5,16 @@ use std::{collections::HashMap, sync::Arc};
 use aws_sdk_dynamodb::{
     Client,
     error::{ProvideErrorMetadata, SdkError},
-    operation::transact_write_items::TransactWriteItemsError,
-    types::{AttributeValue, CancellationReason, Delete, Put, TransactWriteItem, Update},
+    operation::{
+        delete_item::DeleteItemError, put_item::PutItemError, transact_write_items::TransactWriteItemsError, update_item::UpdateItemError,
+    },
+    types::{AttributeValue, CancellationReason, Delete, Put, ReturnValuesOnConditionCheckFailure, TransactWriteItem, Update},
 };
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
 use super::{
     failure::classify,
-    item_table::{attribute_value, outward},
+    item_table::{attribute_value, inward, outward},
 };
 use crate::{
     dynamodb::attribute::Item,
@@ -19,31 +22,43 @@ use crate::{
     ports::{Action, Fate, Write},
 };
 
-/// What `ConditionalCheckFailedException` is called in answers and in the reasons of a cancelled transaction.
-const CONDITION_FAILED: [&str; 2] = ["ConditionalCheckFailedException", "ConditionalCheckFailed"];
+/// An item as the SDK has it.
+type Attributes = HashMap<String, AttributeValue>;
 
 /// PutItem, DeleteItem or UpdateItem.
 pub async fn single(client: &Client, write: &Write) -> Result<Fate> {
     let (action, table) = (&write.action, &*write.table);
     let terms = Terms::of(write);
+    // What is there tells a write of somebody else from this very one, whose answer was lost.
+    let all_old = write.condition.as_ref().map(|_| ReturnValuesOnConditionCheckFailure::AllOld);
     match action {
         Action::Put(item) => {
             let request = client.put_item().table_name(table).set_item(Some(outward(item)));
-            let request = request.set_condition_expression(terms.condition);
+            let request = request.set_condition_expression(terms.condition).set_return_values_on_condition_check_failure(all_old);
             let request = request.set_expression_attribute_names(terms.names).set_expression_attribute_values(terms.values);
-            fate(request.send().await, || doing(write))
+            fate(request.send().await, doing(write), |error| match error {
+                PutItemError::ConditionalCheckFailedException(failed) => Some(failed.item.clone()),
+                _ => None,
+            })
         }
         Action::Delete(key) => {
             let request = client.delete_item().table_name(table).set_key(Some(outward(key)));
-            let request = request.set_condition_expression(terms.condition);
+            let request = request.set_condition_expression(terms.condition).set_return_values_on_condition_check_failure(all_old);
             let request = request.set_expression_attribute_names(terms.names).set_expression_attribute_values(terms.values);
-            fate(request.send().await, || doing(write))
+            fate(request.send().await, doing(write), |error| match error {
+                DeleteItemError::ConditionalCheckFailedException(failed) => Some(failed.item.clone()),
+                _ => None,
+            })
         }
         Action::Update { key, .. } => {
             let request = client.update_item().table_name(table).set_key(Some(outward(key)));
             let request = request.set_update_expression(terms.update).set_condition_expression(terms.condition);
+            let request = request.set_return_values_on_condition_check_failure(all_old);
             let request = request.set_expression_attribute_names(terms.names).set_expression_attribute_values(terms.values);
-            fate(request.send().await, || doing(write))
+            fate(request.send().await, doing(write), |error| match error {
+                UpdateItemError::ConditionalCheckFailedException(failed) => Some(failed.item.clone()),
+                _ => None,
+            })
         }
     }
 }
@@ -57,24 +72,25 @@ fn doing(write: &Write) -> String {
     format!("write an item of table {} (dynamodb:{action})", write.table)
 }
 
+/// `failed`: whether the error is that of a condition that is not met; and the item that is there.
 fn fate<T, E>(
-    answer: std::result::Result<T, SdkError<E, aws_smithy_runtime_api::client::orchestrator::HttpResponse>>,
-    doing: impl Fn() -> String,
+    answer: std::result::Result<T, SdkError<E, HttpResponse>>,
+    doing: String,
+    failed: impl FnOnce(&E) -> Option<Option<Attributes>>,
 ) -> Result<Fate>
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
 {
     match answer {
         Ok(_) => Ok(Fate::Stored),
-        Err(SdkError::ServiceError(answer)) if answer.err().code().is_some_and(|code| CONDITION_FAILED.contains(&code)) => {
-            Ok(Fate::ConditionFailed)
-        }
-        Err(error) => Err(classify(doing(), error)),
+        Err(error) => match error.as_service_error().and_then(failed) {
+            Some(there) => Ok(Fate::ConditionFailed { there: there.map(inward) }),
+            None => Err(classify(doing, error)),
+        },
     }
 }
 
-/// TransactWriteItems: all of them, or none. After a cancellation each write has the fate of its own reason; those without one are to be
-/// sent again.
+/// TransactWriteItems: all of them, or none. After a cancellation each write has the fate of its own reason.
 pub async fn transaction(client: &Client, writes: &[Arc<Write>]) -> Result<Vec<Fate>> {
     let doing = || format!("write {} items in one transaction (dynamodb:TransactWriteItems)", writes.len());
     let items = writes.iter().map(|write| transact_item(write)).collect::<Result<Vec<_>, _>>();
@@ -100,10 +116,11 @@ fn cancelled_fate(reason: &CancellationReason, doing: impl Fn() -> String) -> Fa
     let code = reason.code().unwrap_or("None");
     let why = || format!("{code}: {}", reason.message().unwrap_or_default());
     match code {
-        code if CONDITION_FAILED.contains(&code) => Fate::ConditionFailed,
+        "None" => Fate::RolledBack,
+        "ConditionalCheckFailed" => Fate::ConditionFailed { there: reason.item.clone().map(inward) },
         "ValidationError" => Fate::Refused(Error::new(Kind::Invalid, doing(), why())),
         "ItemCollectionSizeLimitExceeded" => Fate::Refused(Error::new(Kind::ItemCollectionFull, doing(), why())),
-        // Throttling, conflicts, and those that are not to blame.
+        // Throttling and conflicts.
         _ => Fate::Unprocessed,
     }
 }
@@ -112,11 +129,13 @@ fn transact_item(write: &Write) -> Result<TransactWriteItem, String> {
     let terms = Terms::of(write);
     let builder = TransactWriteItem::builder();
     let table = &*write.table;
+    let all_old = write.condition.as_ref().map(|_| ReturnValuesOnConditionCheckFailure::AllOld);
     let built = match &write.action {
         Action::Put(item) => Put::builder()
             .table_name(table)
             .set_item(Some(outward(item)))
             .set_condition_expression(terms.condition)
+            .set_return_values_on_condition_check_failure(all_old)
             .set_expression_attribute_names(terms.names)
             .set_expression_attribute_values(terms.values)
             .build()
@@ -125,6 +144,7 @@ fn transact_item(write: &Write) -> Result<TransactWriteItem, String> {
             .table_name(table)
             .set_key(Some(outward(key)))
             .set_condition_expression(terms.condition)
+            .set_return_values_on_condition_check_failure(all_old)
             .set_expression_attribute_names(terms.names)
             .set_expression_attribute_values(terms.values)
             .build()
@@ -134,6 +154,7 @@ fn transact_item(write: &Write) -> Result<TransactWriteItem, String> {
             .set_key(Some(outward(key)))
             .set_update_expression(terms.update)
             .set_condition_expression(terms.condition)
+            .set_return_values_on_condition_check_failure(all_old)
             .set_expression_attribute_names(terms.names)
             .set_expression_attribute_values(terms.values)
             .build()
@@ -171,7 +192,8 @@ impl Terms {
     }
 }
 
-/// `SET #u0 = :u0, … REMOVE #r0, …`: names stand for themselves nowhere, since any of them may be a reserved word.
+/// `SET #io_set0 = :io_set0, … REMOVE #io_remove0, …`: names stand for themselves nowhere, since any of them may be a reserved word. A
+/// condition's own placeholders begin otherwise: the configuration sees to it.
 fn update_expression<'a>(
     set: &Item,
     remove: impl Iterator<Item = &'a String>,
@@ -180,14 +202,14 @@ fn update_expression<'a>(
 ) -> Option<String> {
     let mut sets = Vec::new();
     for (at, (name, value)) in set.iter().enumerate() {
-        names.insert(format!("#u{at}"), name.clone());
-        values.insert(format!(":u{at}"), attribute_value(value));
-        sets.push(format!("#u{at} = :u{at}"));
+        names.insert(format!("#io_set{at}"), name.clone());
+        values.insert(format!(":io_set{at}"), attribute_value(value));
+        sets.push(format!("#io_set{at} = :io_set{at}"));
     }
     let mut removes = Vec::new();
     for (at, name) in remove.enumerate() {
-        names.insert(format!("#r{at}"), name.clone());
-        removes.push(format!("#r{at}"));
+        names.insert(format!("#io_remove{at}"), name.clone());
+        removes.push(format!("#io_remove{at}"));
     }
     let part = |word: &str, terms: Vec<String>| (!terms.is_empty()).then(|| format!("{word} {}", terms.join(", ")));
     let parts: Vec<String> = part("SET", sets).into_iter().chain(part("REMOVE", removes)).collect();

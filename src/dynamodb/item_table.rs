@@ -89,7 +89,7 @@ impl Places {
         // A table that was named by its name may come back by its ARN.
         let name = table.rsplit('/').next().unwrap_or(table);
         let schema = self.schemas.get(name).ok_or_else(|| format!("table {table} was not written to"))?;
-        let key = ItemKey::of(&key_of(item, schema), schema).map_err(|why| why.to_string())?;
+        let key = ItemKey::of(&inward(item), schema).map_err(|why| why.to_string())?;
         let place = self.keys.get(&(name.to_owned(), key));
         place.copied().ok_or_else(|| format!("an item of table {table} came back that was not sent"))
     }
@@ -184,17 +184,23 @@ pub(super) fn attribute_value(value: &Value) -> AttributeValue {
     }
 }
 
-/// The key attributes of an item that came back. Keys are S, N or B.
-fn key_of(mut item: HashMap<String, AttributeValue>, schema: &KeySchema) -> Item {
-    let names = std::iter::once(&schema.partition).chain(&schema.sort).map(|(name, _)| name);
-    let key = names.filter_map(|name| {
-        let value = match item.remove(name)? {
-            AttributeValue::S(text) => Value::S(text),
-            AttributeValue::N(text) => Value::N(text),
-            AttributeValue::B(bytes) => Value::B(bytes.into_inner()),
-            _ => return None,
-        };
-        Some((name.clone(), value))
-    });
-    key.collect()
+/// An item that came back. A value of a type that is unknown here is left out.
+pub(super) fn inward(item: HashMap<String, AttributeValue>) -> Item {
+    item.into_iter().filter_map(|(name, value)| Some((name, own_value(value)?))).collect()
+}
+
+fn own_value(value: AttributeValue) -> Option<Value> {
+    Some(match value {
+        AttributeValue::S(text) => Value::S(text),
+        AttributeValue::N(text) => Value::N(text),
+        AttributeValue::B(bytes) => Value::B(bytes.into_inner()),
+        AttributeValue::Bool(truth) => Value::Bool(truth),
+        AttributeValue::Null(_) => Value::Null,
+        AttributeValue::Ss(texts) => Value::Ss(texts),
+        AttributeValue::Ns(texts) => Value::Ns(texts),
+        AttributeValue::Bs(blobs) => Value::Bs(blobs.into_iter().map(Blob::into_inner).collect()),
+        AttributeValue::L(values) => Value::L(values.into_iter().map(own_value).collect::<Option<_>>()?),
+        AttributeValue::M(map) => Value::M(inward(map)),
+        _ => return None,
+    })
 }

@@ -23,17 +23,25 @@ use std::{
 
 use super::{
     coalesce::merged,
-    map::{Mapped, Target},
+    map::Target,
+    mode::{Shaped, Version},
     poison::Poison,
 };
 use crate::{
     dynamodb::attribute::wire_size,
     error::Error,
-    ports::{Action, EntryId, Moment, Write},
+    ports::{Action, EntryId, Moment, Vehicle, Write},
 };
 
-/// Bytes of one BatchWriteItem, a little below the 16 MB of "BatchWriteItem", Amazon DynamoDB API Reference: its envelope counts too.
-pub const MAX_BATCH_BYTES: usize = 16 * 1024 * 1024 - 64 * 1024;
+/// Bytes of one request, a little below the 16 MB of "BatchWriteItem" and the 4 MB of "TransactWriteItems", Amazon DynamoDB API Reference:
+/// its envelope counts too.
+pub fn max_bytes(vehicle: Vehicle) -> usize {
+    const ENVELOPE: usize = 64 * 1024;
+    match vehicle {
+        Vehicle::Batch | Vehicle::Single => 16 * 1024 * 1024 - ENVELOPE,
+        Vehicle::Transaction => 4 * 1024 * 1024 - ENVELOPE,
+    }
+}
 
 /// Names a message in work.
 pub type Ticket = u64;
@@ -86,8 +94,10 @@ pub enum Outcome {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Settled {
     Stored,
-    /// To be sent again.
+    /// To be sent again, but not at once.
     Again,
+    /// To be sent again; nothing was wrong with it.
+    AtOnce,
     /// Not stored, and that is all right.
     Skipped,
     /// Never to be stored.
@@ -168,6 +178,8 @@ struct Op {
     bytes: usize,
     /// A newer operation was there before it came: it is never written for itself, unless that one is refused.
     late: bool,
+    /// Where there is one, the greatest wins, whatever the order.
+    version: Option<Version>,
     /// Set once DynamoDB has refused it.
     refused: Option<Poison>,
 }
@@ -176,23 +188,40 @@ struct Op {
 enum State {
     /// May be sent.
     Ready,
-    /// The write of the last of the first `covers` operations is unanswered.
+    /// The write that stands for the first `covers` operations is unanswered.
     InFlight { covers: usize },
     /// The first operation is refused and on its way to the dead-letter topic.
     Burying,
 }
 
 impl Lane {
-    /// How many operations the next write settles: it is the write of the last of them.
+    /// How many operations the next write settles.
     fn covers(&self, coalesce: bool) -> usize {
         let sendable = self.ops.iter().take_while(|op| op.refused.is_none()).count();
         let in_turn = self.ops.iter().take(sendable).position(|op| !op.late).map(|first| first + 1);
         in_turn.filter(|_| !coalesce).unwrap_or(sendable)
     }
 
+    /// Which of the first `covers` operations is written for all of them: the one with the greatest version, else the last.
+    fn chosen(&self, covers: usize) -> usize {
+        let versions = self.ops.iter().take(covers).enumerate().map(|(at, op)| (op.version.as_ref(), at));
+        versions.max().map_or(0, |(_, at)| at)
+    }
+
+    /// The one write for the first `covers` operations.
+    fn write(&self, covers: usize) -> Arc<Write> {
+        match &self.ops[self.chosen(covers)] {
+            Op { version: Some(_), write, .. } => write.clone(),
+            _ => merged(self.ops.iter().take(covers).map(|op| &op.write)),
+        }
+    }
+
     /// Puts an operation behind all others, or, where newer messages of its partition are in work, before the first of them. Those of
-    /// one partition are always in the order of their positions.
+    /// one partition are always in the order of their positions. Versions need no such order.
     fn insert(&mut self, op: Op) {
+        if op.version.is_some() {
+            return self.ops.push_back(op);
+        }
         let comparable = |other: &(usize, &Op)| other.1.refused.is_none() && other.1.place.0.topic == op.place.0.topic;
         let youngest_first = self.ops.iter().enumerate().rev().filter(comparable);
         let newer = youngest_first.take_while(|(_, other)| other.place >= op.place).last().map(|(at, _)| at);
@@ -226,19 +255,20 @@ impl Batches {
     }
 
     /// Takes a write, in the order of arrival. One that is stored already, or a newer one of its item, is over at once.
-    pub fn add(&mut self, ticket: Ticket, place: Place, mapped: Mapped, now: Moment) -> Option<Done> {
-        if self.stored.covers(&mapped.key, &place) {
+    pub fn add(&mut self, ticket: Ticket, place: Place, shaped: Shaped, now: Moment) -> Option<Done> {
+        let Shaped { write, key, version } = shaped;
+        if version.is_none() && self.stored.covers(&key, &place) {
             return Some(Done { ticket, outcome: Outcome::Coalesced });
         }
-        let bytes = wire_bytes(&mapped.write);
-        let op = Op { ticket, place, bytes, write: Arc::new(mapped.write), late: false, refused: None };
-        if let Some(lane) = self.lanes.get_mut(&mapped.key) {
+        let bytes = wire_bytes(&write);
+        let op = Op { ticket, place, bytes, write: Arc::new(write), late: false, version, refused: None };
+        if let Some(lane) = self.lanes.get_mut(&key) {
             lane.insert(op);
             return None;
         }
-        self.ready.push_back((now + self.limits.flush, mapped.key.clone()));
+        self.ready.push_back((now + self.limits.flush, key.clone()));
         let lane = Lane { ops: VecDeque::from([op]), state: State::Ready, attempts: 0, failing_since: None };
-        self.lanes.insert(mapped.key, lane);
+        self.lanes.insert(key, lane);
         None
     }
 
@@ -286,18 +316,23 @@ impl Batches {
     /// The batch was answered: what has become of each of its writes, in their order.
     pub fn answered(&mut self, batch: u64, settled: Vec<Settled>, now: Moment, retry_at: Moment) -> Vec<Done> {
         let mut done = Vec::new();
-        let mut again = Vec::new();
+        let (mut again, mut at_once) = (Vec::new(), Vec::new());
         let keys = self.in_flight.remove(&batch).unwrap_or_default();
         debug_assert_eq!(keys.len(), settled.len(), "K1: a write without an answer");
         for (key, settled) in keys.into_iter().zip(settled) {
             match settled {
                 Settled::Again => again.push(key),
+                Settled::AtOnce => at_once.push(key),
                 Settled::Stored => self.over(key, None, now, &mut done),
                 Settled::Skipped => self.over(key, Some(Outcome::Skipped), now, &mut done),
                 Settled::Refused(poison) => self.refuse(key, poison, now),
             }
         }
         self.retry(again, now, retry_at);
+        for key in at_once.into_iter().rev() {
+            self.lane(&key).state = State::Ready;
+            self.ready.push_front((now, key));
+        }
         done
     }
 
@@ -324,7 +359,8 @@ impl Batches {
     fn refuse(&mut self, key: Target, poison: Poison, now: Moment) {
         let lane = self.lane(&key);
         if let State::InFlight { covers } = lane.state {
-            lane.ops[covers - 1].refused = Some(poison);
+            let culprit = lane.chosen(covers);
+            lane.ops[culprit].refused = Some(poison);
         }
         self.advance(key, now);
     }
@@ -345,10 +381,12 @@ impl Batches {
 
     fn next_bytes(&self, key: &Target) -> usize {
         let lane = &self.lanes[key];
-        let covered = lane.ops.iter().take(lane.covers(self.limits.coalesce).max(1));
-        match covered.clone().next_back() {
-            Some(Op { write, .. }) if matches!(write.action, Action::Update { .. }) => covered.map(|op| op.bytes).sum(),
-            last => last.map_or(0, |op| op.bytes),
+        let covers = lane.covers(self.limits.coalesce).max(1);
+        match &lane.ops[lane.chosen(covers)] {
+            Op { write, version: None, .. } if matches!(write.action, Action::Update { .. }) => {
+                lane.ops.iter().take(covers).map(|op| op.bytes).sum()
+            }
+            chosen => chosen.bytes,
         }
     }
 
@@ -363,7 +401,7 @@ impl Batches {
             let covers = lane.covers(coalesce);
             lane.state = State::InFlight { covers };
             batch.attempts = batch.attempts.max(lane.attempts);
-            batch.writes.push(merged(lane.ops.iter().take(covers).map(|op| &op.write)));
+            batch.writes.push(lane.write(covers));
         }
         self.in_flight.insert(id, keys);
         batch
@@ -373,10 +411,11 @@ impl Batches {
     fn over(&mut self, key: Target, outcome: Option<Outcome>, now: Moment, done: &mut Vec<Done>) {
         let lane = self.lane(&key);
         let State::InFlight { covers } = lane.state else { return };
-        let place = lane.ops[covers - 1].place.clone();
+        let written = lane.chosen(covers);
+        let place = lane.ops[written].place.clone();
         for (at, op) in lane.ops.drain(..covers).enumerate() {
             let outcome = match (outcome, &op.write.action) {
-                _ if at + 1 < covers => Outcome::Coalesced,
+                _ if at != written => Outcome::Coalesced,
                 (Some(outcome), _) => outcome,
                 (None, Action::Put(_)) => Outcome::Put,
                 (None, Action::Delete(_)) => Outcome::Deleted,

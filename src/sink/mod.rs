@@ -5,6 +5,7 @@
 //! | receive | `receive` | messages, from the `Inbox` | `max_buffered`, `max_buffered_bytes` (M1), entries held back (`ack`) |
 //! | decode | `decode/` | what a message asks for | the message |
 //! | map | `map` | one valid write and its item's key | the message |
+//! | mode | `mode` | the write with its condition and version | the message |
 //! | batch | `batch`, `coalesce` | batches of keys that are not in flight (K1) | messages in work |
 //! | write | `write` | answers of the table | `max_in_flight` calls |
 //! | dead_letter | `dead_letter` | receipts of the dead-letter topic | messages in work |
@@ -19,6 +20,7 @@ mod coalesce;
 mod dead_letter;
 mod decode;
 mod map;
+pub mod mode;
 mod poison;
 mod receive;
 mod worker;
@@ -28,6 +30,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
+use self::mode::Mode;
 use crate::{
     error::{Error, Kind, Result, Retry},
     metrics::health::Health,
@@ -49,9 +52,10 @@ pub enum InputFormat {
 pub struct Settings {
     pub table_name: Arc<str>,
     pub input_format: InputFormat,
-    /// Writes in one BatchWriteItem: 1 to 25.
+    pub mode: Mode,
+    /// Writes in one BatchWriteItem: 1 to 25; in one TransactWriteItems: 1 to 100.
     pub max_batch: usize,
-    /// BatchWriteItem calls under way at once.
+    /// Requests under way at once.
     pub max_in_flight: usize,
     /// Messages received and not yet stored.
     pub max_buffered: usize,
@@ -113,7 +117,10 @@ async fn describe<T: ItemTables>(tables: &T, settings: &Settings, health: &Healt
         let error = match tables.describe(&settings.table_name).await {
             Ok(schema) => {
                 health.green(STAGE);
-                return Ok(schema);
+                return match settings.mode.contradiction(&schema) {
+                    Some(why) => Err(Error::new(Kind::Configuration, format!("write to table {}", settings.table_name), why)),
+                    None => Ok(schema),
+                };
             }
             Err(error) => error,
         };

@@ -36,6 +36,10 @@ pub enum Reason {
     TooDeep,
     /// An attribute name that is empty or too long.
     NameInvalid,
+    /// What orders the versions of an item is missing or of no use.
+    NoVersion,
+    /// What has to hold for the write does not.
+    ConditionFailed,
     /// DynamoDB refused the write, for a reason that is not found before sending.
     Rejected,
     /// The item collection of the partition key is full (10 GB, tables with a local secondary index).
@@ -58,6 +62,8 @@ impl Reason {
             Reason::SetInvalid => "SET_INVALID",
             Reason::TooDeep => "TOO_DEEP",
             Reason::NameInvalid => "NAME_INVALID",
+            Reason::NoVersion => "NO_VERSION",
+            Reason::ConditionFailed => "CONDITION_FAILED",
             Reason::Rejected => "REJECTED",
             Reason::ItemCollectionFull => "ITEM_COLLECTION_FULL",
         }

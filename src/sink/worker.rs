@@ -9,18 +9,19 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Settings,
     ack::Acks,
-    batch::{Batches, Limits, MAX_BATCH_BYTES, Outcome, Settled, Ticket},
+    batch::{Batches, Limits, Outcome, Settled, Ticket, max_bytes},
     dead_letter::{self, Burial, DeadLetters, Origin},
     decode::decode,
     map::{Target, key_json, map},
-    poison::Poison,
+    mode::{OnConditionFailure, is_as_written},
+    poison::{Poison, Reason},
     receive::Room,
     write::{Answer, Verdict, Writer},
 };
 use crate::{
     error::{Error, Kind, Result, Retry},
     metrics::{health::Health, names},
-    ports::{EntryId, Fate, InboundMessage, Inbox, ItemTables, KeySchema, Moment, Publisher, Vehicle},
+    ports::{EntryId, Fate, InboundMessage, Inbox, ItemTables, KeySchema, Moment, Publisher, Vehicle, Write},
 };
 
 /// How long a write may fail, or stay unanswered, before health turns red (H1).
@@ -68,10 +69,11 @@ impl<I: Inbox, T: ItemTables> Worker<I, T> {
         dead_letters: Option<P>,
         health: Health,
     ) -> Self {
+        let vehicle = settings.mode.vehicle();
         let limits = Limits {
-            max_batch: settings.max_batch,
-            max_bytes: MAX_BATCH_BYTES,
-            coalesce: settings.coalesce,
+            max_batch: if vehicle == Vehicle::Single { 1 } else { settings.max_batch },
+            max_bytes: max_bytes(vehicle),
+            coalesce: settings.coalesce && settings.mode.may_coalesce(),
             flush: settings.flush_timeout,
             remember: settings.max_buffered.saturating_add(CLIENT_MESSAGES),
         };
@@ -81,7 +83,7 @@ impl<I: Inbox, T: ItemTables> Worker<I, T> {
             room: Room::new(settings.max_buffered, settings.max_buffered_bytes),
             acks: Acks::default(),
             batches: Batches::new(limits),
-            writer: Writer::new(tables, Vehicle::Batch, settings.max_in_flight, settings.backoff),
+            writer: Writer::new(tables, vehicle, settings.max_in_flight, settings.backoff),
             dead_letters: dead_letters.map(|publisher| DeadLetters::new(publisher, settings.max_buffered)),
             settings,
             health,
@@ -181,8 +183,9 @@ impl<I: Inbox, T: ItemTables> Worker<I, T> {
         let (slot, free) = self.acks.received(&message.entry, message.batch_index, message.batch_size);
         self.acknowledge(free)?;
         let place = (message.entry.clone(), message.batch_index);
-        let mapped =
-            decode(self.settings.input_format, &message.payload).and_then(|decoded| map(decoded, &self.settings.table_name, &self.schema));
+        let Settings { input_format, table_name, mode, .. } = &self.settings;
+        let mapped = decode(*input_format, &message.payload).and_then(|decoded| map(decoded, table_name, &self.schema));
+        let mapped = mapped.and_then(|mapped| mode.shape(mapped, &self.schema, &message, epoch_millis() / 1000));
         let ticket = self.room.admit(message, slot);
         match mapped {
             Ok(mapped) => {
@@ -213,7 +216,8 @@ impl<I: Inbox, T: ItemTables> Worker<I, T> {
                     counter!(names::SINK_UNPROCESSED).increment(unprocessed as u64);
                     self.last_error = Some("DynamoDB returns them unprocessed: the table's or the partition's capacity is used up".into());
                 }
-                let settled = fates.into_iter().map(settled).collect();
+                let policy = self.settings.mode.on_condition_failure;
+                let settled = batch.writes.iter().zip(fates).map(|(write, fate)| settled(write, fate, policy)).collect();
                 for done in self.batches.answered(batch.id, settled, now, retry_at) {
                     match done.outcome {
                         Outcome::Put => self.meters.put.increment(1),
@@ -256,6 +260,11 @@ impl<I: Inbox, T: ItemTables> Worker<I, T> {
         let Some(message) = self.room.get(ticket) else { return Ok(()) };
         let Settings { table_name, worker_id, .. } = &self.settings;
         let doing = || format!("write message {} of {} to table {table_name}", message.id(), message.entry.topic);
+        let ends = poison.reason == Reason::ConditionFailed && self.settings.mode.on_condition_failure == OnConditionFailure::Fail;
+        if ends {
+            let why = format!("{poison}. It stays unacknowledged, as onConditionFailure: fail says");
+            return Err(Error::new(Kind::Poison, doing(), why));
+        }
         let Some(dead_letters) = &mut self.dead_letters else {
             let why = format!("{poison}. It stays unacknowledged; configure a dead-letter topic, or remove the message");
             return Err(Error::new(Kind::Poison, doing(), why));
@@ -283,8 +292,7 @@ impl<I: Inbox, T: ItemTables> Worker<I, T> {
     /// A1: the message is stored or dead-lettered.
     fn confirm(&mut self, ticket: Ticket) -> Result<()> {
         let Some((message, slot)) = self.room.release(ticket) else { return Ok(()) };
-        let now = u64::try_from(chrono::Utc::now().timestamp_millis()).unwrap_or_default();
-        self.meters.lag.set(now.saturating_sub(message.publish_time) as f64 / 1000.0);
+        self.meters.lag.set(epoch_millis().saturating_sub(message.publish_time) as f64 / 1000.0);
         let free = slot.map(|slot| self.acks.confirmed(slot)).unwrap_or_default();
         self.acknowledge(free)
     }
@@ -323,13 +331,24 @@ impl<I: Inbox, T: ItemTables> Worker<I, T> {
 }
 
 /// What is to be done about a write, given its fate.
-fn settled(fate: Fate) -> Settled {
+fn settled(write: &Write, fate: Fate, policy: OnConditionFailure) -> Settled {
     match fate {
         Fate::Stored => Settled::Stored,
         Fate::Unprocessed => Settled::Again,
-        Fate::ConditionFailed => Settled::Skipped,
+        Fate::RolledBack => Settled::AtOnce,
+        Fate::ConditionFailed { there } if is_as_written(&write.action, there.as_ref()) => Settled::Stored,
+        Fate::ConditionFailed { .. } if policy == OnConditionFailure::Skip => Settled::Skipped,
+        Fate::ConditionFailed { there } => {
+            let found = if there.is_some() { "the item that is there does not meet it" } else { "there is no such item" };
+            let expression = write.condition.as_ref().map(|condition| condition.expression.as_str()).unwrap_or_default();
+            Settled::Refused(Poison::new(Reason::ConditionFailed, format!("the condition {expression:?} is not met: {found}")))
+        }
         Fate::Refused(error) => Settled::Refused(Poison::refused(&error)),
     }
+}
+
+fn epoch_millis() -> u64 {
+    u64::try_from(chrono::Utc::now().timestamp_millis()).unwrap_or_default()
 }
 
 async fn receipt(dead_letters: &mut Option<DeadLetters>) -> Option<(Burial, Result<()>)> {

@@ -204,6 +204,10 @@ async fn single_writes_and_their_conditions() {
     let tables = ItemTables::new(client.clone());
     let newer = |n: u32| Some(format!(r#"{{":v":{{"N":"{n}"}}}}"#));
     let put = |n: u32| Action::Put(item(&format!(r#"{{"p":{{"S":"a"}},"s":{{"N":"1"}},"version":{{"N":"{n}"}}}}"#)));
+    let there = |n: u32| {
+        let item = item(&format!(r#"{{"p":{{"S":"a"}},"s":{{"N":"1"}},"version":{{"N":"{n}"}}}}"#));
+        Fate::ConditionFailed { there: Some(item) }
+    };
     let key = || item(r#"{"p":{"S":"a"},"s":{"N":"1"}}"#);
     let update = || Action::Update {
         key: key(),
@@ -212,10 +216,10 @@ async fn single_writes_and_their_conditions() {
     };
     for (action, version, expected) in [
         (put(5), newer(5), Fate::Stored),
-        (put(4), newer(4), Fate::ConditionFailed),
+        (put(4), newer(4), there(5)),
         (put(6), newer(6), Fate::Stored),
-        (Action::Delete(key()), newer(2), Fate::ConditionFailed),
-        (update(), newer(6), Fate::ConditionFailed),
+        (Action::Delete(key()), newer(2), there(6)),
+        (update(), newer(6), there(6)),
         (update(), newer(7), Fate::Stored),
         (update(), None, Fate::Stored),
     ] {
@@ -247,7 +251,7 @@ async fn a_transaction_is_stored_whole_or_not_at_all() {
         write(&one, action, Some(("#c = :v", "size", r#"{":v":{"N":"1"}}"#)))
     };
     let fates = tables.write(Vehicle::Transaction, &[put(&one, "a"), fails("b"), put(&other, "c")]).await.expect("answered");
-    assert_eq!(fates, [Fate::Unprocessed, Fate::ConditionFailed, Fate::Unprocessed]);
+    assert_eq!(fates, [Fate::RolledBack, Fate::ConditionFailed { there: None }, Fate::RolledBack]);
     assert!(scan(&client, &one).await.is_empty() && scan(&client, &other).await.is_empty());
     let fates = tables.write(Vehicle::Transaction, &[put(&one, "a"), put(&other, "c")]).await.expect("answered");
     assert_eq!(fates, [Fate::Stored, Fate::Stored]);

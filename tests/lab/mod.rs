@@ -8,6 +8,7 @@ mod every_type;
 mod fleet;
 mod kill;
 mod leases;
+mod modes;
 mod poison;
 mod shop;
 mod streams;

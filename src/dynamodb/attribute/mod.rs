@@ -1,9 +1,10 @@
 //! DynamoDB's attribute values as plain data: what the sink's stages pass on.
 //!
 //! `json` reads and writes DynamoDB JSON, `number` knows which numbers are valid and which are equal, `check` finds what DynamoDB
-//! would refuse before it is sent, `size` weighs, `key` names an item by its primary key.
+//! would refuse before it is sent, `size` weighs, `equal` compares, `key` names an item by its primary key.
 
 mod check;
+mod equal;
 mod json;
 mod key;
 mod number;
@@ -12,6 +13,7 @@ mod size;
 use std::collections::BTreeMap;
 
 pub use check::{Invalid, MAX_ITEM_BYTES, MAX_NESTING, MAX_PARTITION_KEY_BYTES, MAX_SORT_KEY_BYTES, check_item, check_key};
+pub use equal::{same_item, same_value};
 pub(crate) use json::Attributes;
 pub use json::{is_type_tag, item_from_json, to_json};
 pub use key::{BadKey, ItemKey};

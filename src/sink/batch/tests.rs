@@ -20,15 +20,15 @@ fn schema() -> KeySchema {
 }
 
 /// The put of version `v` of item `key`; every third version is a delete instead.
-fn mapped(key: u64, v: u64) -> Mapped {
+fn mapped(key: u64, v: u64) -> Shaped {
     let mut item = Item::from([("p".into(), Value::N(key.to_string()))]);
     let target = Target { table: "copies".into(), key: ItemKey::of(&item, &schema()).expect("a key") };
     let write = |action| Write { table: "copies".into(), action, condition: None };
     if v % 3 == 2 {
-        return Mapped { write: write(Action::Delete(item)), key: target };
+        return Shaped { write: write(Action::Delete(item)), key: target, version: None };
     }
     item.insert("v".into(), Value::N(v.to_string()));
-    Mapped { write: write(Action::Put(item)), key: target }
+    Shaped { write: write(Action::Put(item)), key: target, version: None }
 }
 
 impl Batches {
@@ -46,7 +46,7 @@ fn place(number: u64) -> Place {
 }
 
 fn batches(coalesce: bool, max_batch: usize) -> Batches {
-    Batches::new(Limits { max_batch, max_bytes: MAX_BATCH_BYTES, coalesce, flush: FLUSH, remember: 1000 })
+    Batches::new(Limits { max_batch, max_bytes: max_bytes(Vehicle::Batch), coalesce, flush: FLUSH, remember: 1000 })
 }
 
 fn done(ticket: Ticket, outcome: Outcome) -> Done {
@@ -450,4 +450,55 @@ proptest! {
             }
         }
     }
+}
+
+/// Put `v` of item 7, as version `version`.
+fn versioned(v: u64, version: u64) -> Shaped {
+    Shaped { version: Some(Version::Text(format!("{version:03}"))), ..mapped(7, 3 * v) }
+}
+
+/// 13, 28: of versions that wait, the greatest is sent, whatever came last; a stale copy of it is not taken for stored.
+#[test]
+fn s28_the_greatest_version_stands_for_all_that_wait() {
+    let mut b = batches(true, 25);
+    for (ticket, version) in [(0, 5), (1, 9), (2, 9), (3, 2)] {
+        b.add(ticket, place(ticket), versioned(ticket, version), at(0));
+    }
+    let batch = b.next(at(0), true).expect("a batch");
+    assert_eq!(*batch.writes[0], versioned(2, 9).write, "of two equal ones, the last");
+    let done = b.answered(batch.id, vec![Settled::Stored], at(1), at(1));
+    let written: Vec<_> = done.iter().filter(|done| done.outcome == Outcome::Put).map(|done| done.ticket).collect();
+    assert_eq!((done.len(), written), (4, vec![2]));
+    assert_eq!(b.add(9, place(0), versioned(0, 10), at(1)), None, "a message that is older in its topic may be newer by its version");
+}
+
+/// Of versions that wait, one that is refused does not take the others with it.
+#[test]
+fn a_refused_version_releases_its_key() {
+    let mut b = batches(true, 25);
+    b.add(0, place(0), versioned(0, 9), at(0));
+    b.add(1, place(1), versioned(1, 5), at(0));
+    let batch = b.next(at(0), true).expect("a batch");
+    assert_eq!(*batch.writes[0], versioned(0, 9).write);
+    b.refused(batch.id, &Error::new(Kind::Invalid, "write", "no"), at(1));
+    let grave = b.next_grave().expect("the culprit");
+    assert_eq!(grave.ticket, 0);
+    b.buried(grave.key, at(2));
+    let batch = b.next(at(2), true).expect("the other one");
+    assert_eq!(*batch.writes[0], versioned(1, 5).write);
+}
+
+/// 32: a transaction that is cancelled for one of its writes is sent again at once without it.
+#[test]
+fn s32_what_was_rolled_back_is_sent_again_at_once() {
+    let mut b = batches(true, 3);
+    for key in 0..3 {
+        b.add(key, place(key), mapped(key, 0), at(0));
+    }
+    let batch = b.next(at(0), true).expect("a batch");
+    let culprit = Settled::Refused(Poison::new(super::super::poison::Reason::Rejected, "no"));
+    b.answered(batch.id, vec![Settled::AtOnce, culprit, Settled::AtOnce], at(1), at(1000));
+    let again = b.next(at(1), false).expect("at once");
+    assert_eq!((again.writes.len(), again.attempts), (2, 0));
+    assert_eq!((&*again.writes[0], &*again.writes[1]), (&mapped(0, 0).write, &mapped(2, 0).write), "in their order");
 }

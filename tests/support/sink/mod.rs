@@ -12,7 +12,7 @@ use std::{sync::Arc, time::Duration};
 use pulsar_io_dynamodb::{
     error::Result,
     metrics::health::Health,
-    sink::{InputFormat, Settings, run},
+    sink::{InputFormat, Settings, mode::Mode, run},
 };
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -92,6 +92,7 @@ impl World {
         let settings = Settings {
             table_name: "copies".into(),
             input_format: InputFormat::Auto,
+            mode: Mode::default(),
             max_batch: 25,
             max_in_flight: 8,
             max_buffered: 1000,

@@ -16,6 +16,7 @@ pub mod dynamodb;
 pub mod error;
 pub mod host;
 pub mod leases;
+pub mod logging;
 pub mod metrics;
 pub mod ports;
 pub mod pulsar;

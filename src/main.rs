@@ -4,22 +4,24 @@ use std::{collections::BTreeMap, env, process::ExitCode};
 
 use clap::Parser;
 use pulsar_io_dynamodb::{
-    cli::{Check, Cli, Command, ConfigSchema, Kind, Log, LogFormat, Pulsar},
+    cli::{Check, Cli, Command, ConfigSchema, Kind, Pulsar},
     config::{self, load, pulsar::Given, reference},
-    error::{Error, Result},
-    host::{self, check::Report, standalone},
-    leases,
+    error::Result,
+    host::{self, check::Report, functions, standalone},
+    leases, logging,
     metrics::page,
-    pulsar::{LOG_TARGET, client::Token},
+    pulsar::client::Token,
     supervisor::{EXIT_FAILURE, EXIT_USAGE, exit_code},
 };
-use tracing::Level;
-use tracing_subscriber::{EnvFilter, Layer, filter::filter_fn, layer::SubscriberExt, util::SubscriberInitExt};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    let arguments: Vec<String> = env::args_os().skip(1).map(|argument| argument.to_string_lossy().into_owned()).collect();
+    if functions::instance::is_meant(&arguments) {
+        return ended(functions::run(&arguments, &environment()));
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -28,7 +30,11 @@ fn main() -> ExitCode {
             return if error.use_stderr() { ExitCode::from(EXIT_USAGE) } else { ExitCode::SUCCESS };
         }
     };
-    match run(cli) {
+    ended(run(cli, &environment()))
+}
+
+fn ended(outcome: Result<ExitCode>) -> ExitCode {
+    match outcome {
         Ok(code) => code,
         Err(error) => {
             eprintln!("pulsar-io-dynamodb: {error}");
@@ -37,24 +43,26 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(cli: Cli) -> Result<ExitCode> {
-    let environment: BTreeMap<String, String> =
-        env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))).collect();
+fn environment() -> BTreeMap<String, String> {
+    env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))).collect()
+}
+
+fn run(cli: Cli, environment: &BTreeMap<String, String>) -> Result<ExitCode> {
     match cli.command {
         Command::Source(run) => {
-            let source = config::source::check(&load::read(&run.config)?, &environment)?;
-            let pulsar = pulsar_settings(run.pulsar, &environment)?;
-            log(&run.log)?;
+            let source = config::source::check(&load::read(&run.config)?, environment)?;
+            let pulsar = pulsar_settings(run.pulsar, environment)?;
+            logging::start(&run.log.log_level, run.log.log_format, Vec::new())?;
             standalone::source(source, pulsar, run.http_address)
         }
         Command::Sink(run) => {
-            let sink = config::sink::check(&load::read(&run.config)?, &environment)?;
-            let pulsar = pulsar_settings(run.pulsar, &environment)?;
-            log(&run.log)?;
+            let sink = config::sink::check(&load::read(&run.config)?, environment)?;
+            let pulsar = pulsar_settings(run.pulsar, environment)?;
+            logging::start(&run.log.log_level, run.log.log_format, Vec::new())?;
             standalone::sink(sink, pulsar, run.http_address)
         }
-        Command::Leases(command) => leases::run(&command, &environment),
-        Command::Check(check) => check_file(check, &environment),
+        Command::Leases(command) => leases::run(&command, environment),
+        Command::Check(check) => check_file(check, environment),
         Command::ConfigSchema(wanted) => {
             print!("{}", schema(&wanted));
             Ok(ExitCode::SUCCESS)
@@ -96,7 +104,7 @@ fn connected(
         return Ok(None);
     }
     let pulsar = pulsar_settings(check.pulsar, environment)?;
-    log(&check.log)?;
+    logging::start(&check.log.log_level, check.log.log_format, Vec::new())?;
     call(pulsar).map(Some)
 }
 
@@ -116,19 +124,4 @@ fn pulsar_settings(flags: Pulsar, environment: &BTreeMap<String, String>) -> Res
     let given =
         Given { url: flags.pulsar_url, token: flags.token_file.map(Token::File).or_else(from_environment), trust_certs: flags.trust_certs };
     config::pulsar::settings(given, flags.client_conf.as_deref())
-}
-
-fn log(log: &Log) -> Result<()> {
-    let wrong =
-        |error: &dyn std::fmt::Display| Error::new(pulsar_io_dynamodb::error::Kind::Configuration, "set up the log (--log-level)", error);
-    let filter = EnvFilter::try_new(&log.log_level).map_err(|error| wrong(&error))?;
-    // The Pulsar library's traces have whole protocol messages in them, the token with them.
-    let no_secrets = filter_fn(|metadata| !(metadata.target().starts_with(LOG_TARGET) && *metadata.level() == Level::TRACE));
-    let output = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-    let output = match log.log_format {
-        LogFormat::Text => output.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).boxed(),
-        LogFormat::Json => output.json().flatten_event(true).boxed(),
-    };
-    tracing_subscriber::registry().with(filter).with(no_secrets).with(output).init();
-    Ok(())
 }

@@ -3,3 +3,4 @@
 pub mod check;
 pub mod functions;
 pub mod standalone;
+pub mod workers;

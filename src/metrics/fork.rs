@@ -1,4 +1,4 @@
-//! One recording call, two exporters.
+//! One recording call, several exporters.
 
 use std::{fmt, sync::Arc};
 
@@ -7,13 +7,13 @@ use metrics::{Counter, CounterFn, Gauge, GaugeFn, Histogram, HistogramFn, Key, K
 use super::names;
 
 /// Gives everything to Prometheus, without the label [`names::SHARD`]: shards come and go every few hours, and series of theirs would pile
-/// up. What the other recorder wants, it gets as it is.
+/// up. What the others want, they get as it is.
 pub struct Fork<P> {
     prometheus: P,
-    other: Option<Arc<dyn Other>>,
+    others: Vec<Arc<dyn Other>>,
 }
 
-/// A second exporter, which takes what it has a use for.
+/// A further exporter, which takes what it has a use for.
 pub trait Other: Send + Sync {
     /// What is to be told of increments of this counter.
     fn counter(&self, key: &Key) -> Option<Arc<dyn CounterFn + Send + Sync>>;
@@ -22,14 +22,14 @@ pub trait Other: Send + Sync {
 }
 
 impl<P> Fork<P> {
-    pub fn new(prometheus: P, other: Option<Arc<dyn Other>>) -> Self {
-        Self { prometheus, other }
+    pub fn new(prometheus: P, others: Vec<Arc<dyn Other>>) -> Self {
+        Self { prometheus, others }
     }
 }
 
 impl<P> fmt::Debug for Fork<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Fork").field("other", &self.other.is_some()).finish_non_exhaustive()
+        f.debug_struct("Fork").field("others", &self.others.len()).finish_non_exhaustive()
     }
 }
 
@@ -96,26 +96,23 @@ impl<P: Recorder> Recorder for Fork<P> {
 
     fn register_counter(&self, key: &Key, metadata: &Metadata<'_>) -> Counter {
         let counter = self.prometheus.register_counter(without_shard(key).as_ref().unwrap_or(key), metadata);
-        match self.other.as_ref().and_then(|other| other.counter(key)) {
-            Some(other) => Counter::from_arc(Arc::new(Both(counter, other))),
-            None => counter,
-        }
+        self.others
+            .iter()
+            .filter_map(|other| other.counter(key))
+            .fold(counter, |first, second| Counter::from_arc(Arc::new(Both(first, second))))
     }
 
     fn register_gauge(&self, key: &Key, metadata: &Metadata<'_>) -> Gauge {
         let gauge = self.prometheus.register_gauge(without_shard(key).as_ref().unwrap_or(key), metadata);
-        match self.other.as_ref().and_then(|other| other.gauge(key)) {
-            Some(other) => Gauge::from_arc(Arc::new(Both(gauge, other))),
-            None => gauge,
-        }
+        self.others.iter().filter_map(|other| other.gauge(key)).fold(gauge, |first, second| Gauge::from_arc(Arc::new(Both(first, second))))
     }
 
     fn register_histogram(&self, key: &Key, metadata: &Metadata<'_>) -> Histogram {
         let histogram = self.prometheus.register_histogram(without_shard(key).as_ref().unwrap_or(key), metadata);
-        match self.other.as_ref().and_then(|other| other.histogram(key)) {
-            Some(other) => Histogram::from_arc(Arc::new(Both(histogram, other))),
-            None => histogram,
-        }
+        self.others
+            .iter()
+            .filter_map(|other| other.histogram(key))
+            .fold(histogram, |first, second| Histogram::from_arc(Arc::new(Both(first, second))))
     }
 }
 
@@ -129,7 +126,7 @@ mod tests {
     fn shards_have_no_series_in_prometheus_but_are_counted() {
         let prometheus = PrometheusBuilder::new().build_recorder();
         let handle = prometheus.handle();
-        metrics::with_local_recorder(&Fork::new(prometheus, None), || {
+        metrics::with_local_recorder(&Fork::new(prometheus, Vec::new()), || {
             for shard in 0..1_000 {
                 metrics::counter!(names::SOURCE_RECORDS, names::SHARD => shard.to_string()).increment(2);
                 metrics::counter!(names::ERRORS, "stage" => "shard", "kind" => "Fatal").increment(1);

@@ -1,4 +1,4 @@
-//! `/metrics` for Prometheus, `/healthz` for probes, `/status` for a person who asks why.
+//! `/metrics` for Prometheus (and `/`, where Pulsar's worker and Function Mesh ask), `/healthz` for probes, `/status` for a person who asks why.
 
 use std::{convert::Infallible, net::SocketAddr, time::Duration};
 
@@ -20,9 +20,11 @@ const UPKEEP: Duration = Duration::from_secs(5);
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Takes the address, so that a wrong one is noticed before any work starts.
-pub async fn bind(address: SocketAddr) -> Result<TcpListener> {
+///
+/// `what` it is for, in messages.
+pub async fn bind(address: SocketAddr, what: &str) -> Result<TcpListener> {
     let listener = TcpListener::bind(address).await;
-    listener.map_err(|error| Error::new(Kind::Configuration, format!("listen on --http-address {address}"), error))
+    listener.map_err(|error| Error::new(Kind::Configuration, format!("listen on {what} {address}"), error))
 }
 
 /// Answers until `stop` is cancelled; without a listener it only does the metrics' upkeep.
@@ -57,7 +59,7 @@ pub async fn serve(listener: Option<TcpListener>, metrics: Exporter, health: Hea
 
 fn respond(request: &Request<Incoming>, metrics: &Exporter, health: &Health) -> Response<Full<Bytes>> {
     match request.uri().path() {
-        "/metrics" => text(StatusCode::OK, "text/plain; version=0.0.4", metrics.render()),
+        "/metrics" | "/" => text(StatusCode::OK, "text/plain; version=0.0.4", metrics.render()),
         "/healthz" => {
             let (status, body) = health_answer(health);
             text(status, "text/plain; charset=utf-8", body)

@@ -23,11 +23,11 @@ use self::{
 };
 use crate::error::{Error, Kind, Result};
 
-/// Starts to collect; once for the whole process. `other`: a second exporter of the same recordings.
-pub fn install(health: &Health, other: Option<Arc<dyn Other>>) -> Result<Exporter> {
+/// Starts to collect; once for the whole process. `others`: further exporters of the same recordings.
+pub fn install(health: &Health, others: Vec<Arc<dyn Other>>) -> Result<Exporter> {
     let recorder = prometheus::recorder()?;
     let exporter = Exporter::new(recorder.handle(), health.clone());
-    metrics::set_global_recorder(Fork::new(recorder, other)).map_err(|error| Error::new(Kind::Fatal, "set up the metrics", error))?;
+    metrics::set_global_recorder(Fork::new(recorder, others)).map_err(|error| Error::new(Kind::Fatal, "set up the metrics", error))?;
     names::describe();
     Ok(exporter)
 }

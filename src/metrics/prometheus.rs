@@ -1,6 +1,6 @@
 //! Metrics as Prometheus text.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, sync::Arc};
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
@@ -23,16 +23,25 @@ pub fn recorder() -> Result<PrometheusRecorder> {
 }
 
 /// What `/metrics` answers.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Exporter {
     handle: PrometheusHandle,
     health: Health,
+    view: Option<Arc<View>>,
 }
+
+/// What a host makes of the text for its own reader.
+type View = dyn Fn(&str) -> String + Send + Sync;
 
 impl Exporter {
     /// Whoever holds it has to call [`Exporter::upkeep`] now and then.
     pub fn new(handle: PrometheusHandle, health: Health) -> Self {
-        Self { handle, health }
+        Self { handle, health, view: None }
+    }
+
+    /// The same, rendered as `view` makes it of the text.
+    pub fn viewed(&self, view: impl Fn(&str) -> String + Send + Sync + 'static) -> Self {
+        Self { view: Some(Arc::new(view)), ..self.clone() }
     }
 
     /// Folds up histograms, so that memory stays bounded when nobody scrapes.
@@ -48,7 +57,10 @@ impl Exporter {
         if let Some(shards) = shards {
             text += &shard_lags(&shards);
         }
-        text
+        match &self.view {
+            Some(view) => view(&text),
+            None => text,
+        }
     }
 }
 

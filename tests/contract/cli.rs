@@ -212,7 +212,7 @@ fn h1_health_is_red_while_pulsar_cannot_be_reached() {
     assert!(answer.contains("pulsar: could not connect to Pulsar at pulsar://127.0.0.1:1"), "{answer}");
     let metrics = get(&address, "/metrics");
     assert!(metrics.contains("# HELP dynamodb_errors_total") && metrics.contains("stage=\"pulsar\""), "{metrics}");
-    assert!(get(&address, "/").starts_with("HTTP/1.1 404"));
+    assert!(get(&address, "/health").starts_with("HTTP/1.1 404"));
 
     let taken = program().args(["sink", "--config", "connector-config/sink.yaml", "--http-address", &address]).output().expect("it starts");
     assert_eq!(taken.status.code(), Some(64), "a port in use is noticed before any work starts");

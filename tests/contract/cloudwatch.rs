@@ -34,7 +34,7 @@ fn cloudwatch(endpoint: &str, level: Level, shard_id: bool) -> Settings {
 
 /// Records through the facade, as the process does.
 fn recorder(accumulator: &Accumulator) -> impl metrics::Recorder + use<> {
-    Fork::new(PrometheusBuilder::new().build_recorder(), Some(Arc::new(accumulator.clone()) as _))
+    Fork::new(PrometheusBuilder::new().build_recorder(), vec![Arc::new(accumulator.clone())])
 }
 
 /// Dimensions, name and unit of each series.

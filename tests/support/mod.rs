@@ -3,6 +3,7 @@
 pub mod aws;
 #[cfg(feature = "cloudwatch")]
 pub mod cloudwatch;
+pub mod grpc;
 pub mod java;
 pub mod sink;
 pub mod source;

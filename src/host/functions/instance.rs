@@ -75,6 +75,8 @@ impl Instance {
             id => u32::try_from(id).ok(),
         };
         let id = id.ok_or_else(|| wrong(format!("there is no instance id, and {POD_NAME} does not end with one")))?;
+        let is_conf = matches!(shape(arguments), Some(Shape::Conf(_)));
+        let access = if is_conf { or_of_the_pod(given.access, environment) } else { given.access };
         let details = given.details;
         let or = |text: &str, default: &str| if text.is_empty() { default.to_owned() } else { text.to_owned() };
         if details.name.is_empty() {
@@ -91,7 +93,7 @@ impl Instance {
             cluster: given.cluster,
             port: port("port", given.port)?,
             metrics_port: Some(port("metrics port", given.metrics_port)?).filter(|port| *port != 0),
-            access: or_of_the_pod(given.access, environment),
+            access,
             details,
         })
     }

@@ -1,6 +1,6 @@
 //! From what was registered to a checked configuration: the document that a file would have been, and how to reach Pulsar.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use schemars::JsonSchema;
 use serde_json::{Map, Value, json};
@@ -12,7 +12,7 @@ use crate::{
         load::Document,
         sink::{Sink, SinkFields, SinkKeys},
         source::{Source, SourceFields, SourceKeys},
-        validate::Problems,
+        validate::{Problems, full_topic_name},
     },
     error::{Error, Kind, Result},
     pulsar::client,
@@ -23,6 +23,8 @@ const CONNECTOR: &str = "connector";
 /// The source's key that no sink has and no source can do without.
 const STREAM: &str = "awsDynamodbStreamArn";
 
+/// A worker's own part of the eight seconds that its host leaves it; after that its producers are closed, and its metrics sent.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pulsar knows an instance by these, so its configuration cannot change them.
 const IDENTITY: [&str; 3] = ["tenant", "namespace", "name"];
 
@@ -30,6 +32,8 @@ const IDENTITY: [&str; 3] = ["tenant", "namespace", "name"];
 pub struct Plan {
     pub worker: Worker,
     pub pulsar: client::Settings,
+    /// Its full name.
+    pub log_topic: Option<String>,
 }
 
 /// Which of the two, with its configuration.
@@ -49,14 +53,19 @@ pub fn plan(instance: &Instance, environment: &BTreeMap<String, String>) -> Resu
     let mut problems = Problems::default();
     let registered = Registered::read(instance, environment, &mut problems);
     let worker = registered.check(instance, environment);
+    let log_topic = Some(instance.details.log_topic.as_str()).filter(|topic| !topic.is_empty());
+    let log_topic = log_topic.map(|topic| full_topic_name(topic, "logTopic", &mut problems));
     let pulsar = config::pulsar::of_a_worker(&instance.access);
     let found = problems.into_result(&described(instance));
     match (found, worker, pulsar) {
-        (Ok(()), Ok(worker), Ok(pulsar)) => Ok(Plan { worker, pulsar }),
+        (Ok(()), Ok(worker), Ok(pulsar)) => Ok(Plan { worker, pulsar, log_topic }),
         (found, worker, pulsar) => {
-            let errors = [found.err(), worker.err(), pulsar.err()].into_iter().flatten();
-            let texts: Vec<_> = errors.map(|error| error.to_string()).collect();
-            Err(Error::new(Kind::Configuration, format!("start {}", instance.full_name()), texts.join("\n")))
+            let errors: Vec<Error> = [found.err(), worker.err(), pulsar.err()].into_iter().flatten().collect();
+            let texts: Vec<_> = errors.iter().map(Error::to_string).collect();
+            Err(match <[Error; 1]>::try_from(errors) {
+                Ok([error]) => error,
+                Err(_) => Error::new(Kind::Configuration, format!("start {}", instance.full_name()), texts.join("\n")),
+            })
         }
     }
 }
@@ -128,11 +137,13 @@ impl Registered {
             Connector::Source => {
                 let mut source = config::source::check(&document, environment)?;
                 source.settings.worker_id = worker_id;
+                source.settings.drain_timeout = DRAIN_TIMEOUT;
                 Ok(Worker::Source(Box::new(source)))
             }
             Connector::Sink => {
                 let mut sink = config::sink::check(&document, environment)?;
                 sink.settings.worker_id.clone_from(&worker_id);
+                sink.settings.drain_timeout = DRAIN_TIMEOUT;
                 sink.subscription.consumer_name = worker_id;
                 Ok(Worker::Sink(Box::new(sink)))
             }

@@ -1,9 +1,10 @@
-//! Function Mesh's command lines, run by `bash` as they are: only the folder `/pulsar` is elsewhere, so that a test needs no rights.
+//! Function Mesh's command lines, run by `bash` as they are: only the folder `/pulsar` is elsewhere, so that a test needs no rights, and
+//! where the program answers, it has ports of its own.
 
 use std::{
     collections::BTreeMap,
     fs,
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{PermissionsExt, symlink},
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -17,20 +18,23 @@ use pulsar_io_dynamodb::{
 };
 use secrecy::ExposeSecret;
 
-use super::{environment, failure, folder, sink};
+use super::{
+    environment, failure, folder,
+    host::{Started, free_ports, status},
+    sink,
+};
 
 /// A pod's file system, which is removed again.
 struct Pod(PathBuf);
 
 impl Pod {
-    /// `program` stands where the command lines look for `java`, `pulsar_rust_instance` and the function itself.
-    fn new(name: &str, program: &str) -> Self {
+    /// `put` puts a program where the command lines look for `java`, `pulsar_rust_instance` and the function itself.
+    fn new(name: &str, put: impl Fn(&Path)) -> Self {
         let root = std::env::temp_dir().join(format!("pod-{}-{name}", std::process::id()));
         let bin = root.join("bin");
         fs::create_dir_all(&bin).expect("created");
         for name in ["java", "pulsar_rust_instance", "ddb-native"] {
-            fs::write(bin.join(name), program).expect("written");
-            fs::set_permissions(bin.join(name), fs::Permissions::from_mode(0o755)).expect("executable");
+            put(&bin.join(name));
         }
         Self(root)
     }
@@ -39,11 +43,15 @@ impl Pod {
         &self.0
     }
 
-    /// The shell that runs a command line, in the environment that the operator gives the pod.
-    fn shell(&self, line: &str, variables: &BTreeMap<String, String>) -> Command {
+    /// The shell that runs a command line, in the environment that the operator gives the pod. `ports` stand for its two.
+    fn shell(&self, line: &str, variables: &BTreeMap<String, String>, ports: (u16, u16)) -> Command {
         let line = fs::read_to_string(folder().join(format!("{line}.cmd"))).expect("readable");
         let mut shell = Command::new("bash");
-        shell.arg("-c").arg(line.replace("/pulsar/", &format!("{}/", self.0.display())));
+        shell.arg("-c").arg(
+            line.replace("/pulsar/", &format!("{}/", self.0.display()))
+                .replace("9093", &ports.0.to_string())
+                .replace("9094", &ports.1.to_string()),
+        );
         let path = format!("{}/bin:{}", self.0.display(), std::env::var("PATH").expect("a path"));
         shell.env_clear().envs(variables).env("PATH", path).current_dir(&self.0).stdin(Stdio::null());
         shell
@@ -67,9 +75,12 @@ const POD: &[(&str, &str)] = &[
 
 /// What the program is called with, and what it makes of it.
 fn run(line: &str, variables: &[(&str, &str)]) -> Result<(Instance, Result<Plan>)> {
-    let pod = Pod::new(line, "#!/bin/sh\nprintf '%s\\0' \"$@\" >arguments\n");
+    let pod = Pod::new(line, |program| {
+        fs::write(program, "#!/bin/sh\nprintf '%s\\0' \"$@\" >arguments\n").expect("written");
+        fs::set_permissions(program, fs::Permissions::from_mode(0o755)).expect("executable");
+    });
     let environment = environment(variables);
-    let output = pod.shell(line, &environment).output().expect("bash runs");
+    let output = pod.shell(line, &environment, (9093, 9094)).output().expect("bash runs");
     assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
     let arguments = fs::read_to_string(pod.root().join("arguments")).expect("it was called");
     let arguments: Vec<String> = arguments.strip_suffix('\0').unwrap_or_default().split('\0').map(str::to_owned).collect();
@@ -146,4 +157,26 @@ fn a_golang_function_is_configured_by_its_pods_variables() {
 fn what_function_mesh_breaks_is_told_with_the_way_out() {
     let error = run("go-userconf", POD).err().expect("its quotes are lost").to_string();
     assert!(error.contains("leave funcConfig empty") && error.contains("PULSAR_IO_DYNAMODB_"), "{error}");
+}
+
+#[tokio::test]
+async fn the_program_itself_stands_where_java_was_to_be() {
+    let program = Path::new(env!("CARGO_BIN_EXE_pulsar-io-dynamodb"));
+    let unreachable = ("brokerServiceURL", "pulsar://127.0.0.1:1");
+    let variables: Vec<_> = POD.iter().copied().filter(|(name, _)| *name != unreachable.0).chain([unreachable]).collect();
+    for (line, problems) in [
+        ("source", &["processingGuarantees: EFFECTIVELY_ONCE", "configs.false"][..]),
+        ("generic", &["configs.false", "configs.nested", "configs.q", "\"my orders\""][..]),
+        ("java-function", &["configs.false", "configs.nested", "configs.q", "\"my orders\""][..]),
+        ("sink", &[][..]),
+    ] {
+        let pod = Pod::new(&format!("real-{line}"), |place| symlink(program, place).expect("a link"));
+        let ports = free_ports();
+        let _instance = Started::of(&mut pod.shell(line, &environment(&variables), ports));
+        let status = status(ports.0, |_| true).await;
+        assert_eq!((status.running, status.instance_id.as_str()), (problems.is_empty(), "1"), "{line}: {status:?}");
+        for problem in problems {
+            assert!(status.failure_exception.contains(problem), "{line}: {problem} is not in {}", status.failure_exception);
+        }
+    }
 }

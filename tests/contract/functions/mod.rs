@@ -1,5 +1,6 @@
 //! The command lines of Pulsar's functions worker and of Function Mesh, as they make them.
 
+mod host;
 mod mesh;
 
 use std::{collections::BTreeMap, fs, path::PathBuf};

@@ -19,7 +19,7 @@ fn ages(world: &World) -> (u64, u64, u64) {
 fn recording() -> (Fork<PrometheusRecorder>, metrics_exporter_prometheus::PrometheusHandle) {
     let recorder = prometheus::recorder().expect("a recorder");
     let handle = recorder.handle();
-    (Fork::new(recorder, None), handle)
+    (Fork::new(recorder, Vec::new()), handle)
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,0 +1,150 @@
+//! The log topic: what is logged is published there as well, a line a message, as Pulsar's own instances do. It holds up nothing: what there is no room
+//! for is left out, and told.
+
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::{Layer as _, fmt::MakeWriter};
+
+use super::instance::Instance;
+use crate::{
+    error::Result,
+    logging::More,
+    metrics::health::Health,
+    ports::{OutboundMessage, Publisher},
+    pulsar::{
+        client::{Settings, connect},
+        publisher::{Compression, Options, TopicPublisher},
+    },
+};
+
+/// Lines that wait to be published. With [`MAX_LINE`], 16 MB at most.
+const ROOM: usize = 1_000;
+/// Bytes of one line; the rest is cut off.
+const MAX_LINE: usize = 16 * 1024;
+/// For the last lines, when all else has ended.
+const LAST_LINES: Duration = Duration::from_millis(500);
+
+/// Takes what the log writes; each event is one write.
+#[derive(Clone)]
+struct Sender {
+    lines: mpsc::Sender<Vec<u8>>,
+    left_out: Arc<AtomicU64>,
+}
+
+/// What is to be published.
+pub struct Lines {
+    lines: mpsc::Receiver<Vec<u8>>,
+    left_out: Arc<AtomicU64>,
+}
+
+/// What the log is given, and the other end of it.
+pub fn lines() -> (More, Lines) {
+    let (lines, receiver) = mpsc::channel(ROOM);
+    let left_out = Arc::<AtomicU64>::default();
+    let sender = Sender { lines, left_out: left_out.clone() };
+    (tracing_subscriber::fmt::layer().with_ansi(false).with_writer(sender).boxed(), Lines { lines: receiver, left_out })
+}
+
+impl io::Write for Sender {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let kept = line.trim_ascii_end();
+        if self.lines.try_send(kept[..kept.len().min(MAX_LINE)].to_vec()).is_err() {
+            self.left_out.fetch_add(1, Relaxed);
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl MakeWriter<'_> for Sender {
+    type Writer = Self;
+
+    fn make_writer(&self) -> Self {
+        self.clone()
+    }
+}
+
+/// Publishes lines until `stop` is cancelled, and then for a moment what is left. A topic that cannot be written to is none of the worker's troubles: it is
+/// told on standard error.
+pub async fn publish(mut lines: Lines, topic: String, pulsar: Settings, whose: Vec<(String, String)>, stop: CancellationToken) {
+    let publishing = async {
+        let health = Health::default();
+        let client = connect(&pulsar, &health).await?;
+        let options = Options { compression: Compression::Lz4, ..Options::default() };
+        let (publisher, lanes) = TopicPublisher::open(client, Some(&topic), options, health).await?;
+        lines.pass_on(&publisher, &whose, &stop).await?;
+        drop(publisher);
+        lanes.finished().await;
+        Result::<()>::Ok(())
+    };
+    let ended = async {
+        stop.cancelled().await;
+        tokio::time::sleep(LAST_LINES).await;
+    };
+    tokio::select! {
+        outcome = publishing => if let Err(error) = outcome {
+            eprintln!("the log is not published to {topic} any more: {error}");
+        },
+        () = ended => {}
+    }
+}
+
+impl Lines {
+    async fn pass_on(&mut self, publisher: &impl Publisher, whose: &[(String, String)], stop: &CancellationToken) -> Result<()> {
+        let message = |payload| OutboundMessage { payload, properties: whose.to_vec(), ..OutboundMessage::default() };
+        loop {
+            let line = tokio::select! {
+                biased;
+                line = self.lines.recv() => line,
+                () = stop.cancelled() => None,
+            };
+            let left_out = self.left_out.swap(0, Relaxed);
+            if left_out > 0 {
+                let told = format!("{left_out} lines of the log are left out here: they came faster than the topic takes them");
+                publisher.publish(message(told.into_bytes())).await.map_err(|refusal| refusal.error)?;
+            }
+            let Some(line) = line else { return Ok(()) };
+            // Receipts are not waited for: the publisher tries again by itself.
+            publisher.publish(message(line)).await.map_err(|refusal| refusal.error)?;
+        }
+    }
+}
+
+/// The properties that tell whose line it is, as Pulsar's own instances have them.
+pub fn whose(instance: &Instance) -> Vec<(String, String)> {
+    [("fqn", instance.full_name()), ("instance", instance.id.to_string())].map(|(name, value)| (name.to_owned(), value)).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing_subscriber::layer::SubscriberExt;
+
+    use super::*;
+
+    #[test]
+    fn a_line_is_a_message_and_what_there_is_no_room_for_is_counted() {
+        let (layer, mut lines) = lines();
+        let log = tracing_subscriber::registry().with(layer);
+        tracing::subscriber::with_default(log, || {
+            tracing::info!(number = 1, "first");
+            tracing::info!("{}", "x".repeat(2 * MAX_LINE));
+            (0..ROOM).for_each(|_| tracing::info!("more"));
+        });
+        let first = String::from_utf8(lines.lines.try_recv().expect("a line")).expect("text");
+        assert!(first.ends_with("first number=1") && !first.contains('\u{1b}'), "{first:?}");
+        assert_eq!(lines.lines.try_recv().expect("a line").len(), MAX_LINE);
+        assert_eq!(lines.left_out.load(Relaxed), 2);
+    }
+}

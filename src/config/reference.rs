@@ -43,7 +43,11 @@ const DEVIATIONS: &[(&str, &str, &str)] = &[
         "means from the first start on, also after a restart without a checkpoint",
         "the Java connector jumps to the new tip and loses what was written meanwhile",
     ),
-    ("`initialPositionInStream: AT_TIMESTAMP`", "works", "the Java connector retries for ever"),
+    (
+        "`initialPositionInStream: AT_TIMESTAMP`",
+        "works",
+        "the Java connector does not start with it: KCL is given the position without the time, and refuses it",
+    ),
     (
         "`checkpointInterval`",
         "is in milliseconds, and only acknowledged records are checkpointed",

@@ -11,7 +11,7 @@ mod lease_table;
 mod leases;
 mod metrics;
 pub mod publisher;
-mod pulsar;
+pub mod pulsar;
 mod records;
 mod stand_in;
 mod stream_reader;

@@ -71,7 +71,7 @@ async fn fates(publisher: &TopicPublisher, messages: Vec<OutboundMessage>) -> Ve
 /// Messages wait in the publisher for their batch, and for the connection: whether their lease is still held is asked right before they are sent.
 #[tokio::test(flavor = "multi_thread")]
 async fn l2_what_waits_in_the_publisher_while_its_lease_runs_out_is_not_sent() {
-    let Some((client, topic)) = broker("run out lease").await else { return };
+    let Some((client, topic, _guard)) = broker("run out lease").await else { return };
     let (publisher, lanes) = open(&client, &topic, &Health::default()).await;
     let asked = Arc::new(AtomicUsize::new(0));
     // It is held when the message comes out of the queue, and not any more once there is a producer.
@@ -89,7 +89,7 @@ async fn l2_what_waits_in_the_publisher_while_its_lease_runs_out_is_not_sent() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn w9_a_message_of_the_brokers_own_limit_is_stored_and_a_larger_one_comes_back() {
-    let Some((client, topic)) = broker("large").await else { return };
+    let Some((client, topic, _guard)) = broker("large").await else { return };
     let settings = Settings { url: env::var("PULSAR_URL").expect("a broker"), token: None, trust_certs: None };
     let limit = max_message_size(&settings, &Health::default()).await.expect("the broker tells it");
     assert_eq!(limit, Options::default().max_message_size, "Pulsar's default");
@@ -112,7 +112,7 @@ async fn w9_a_message_of_the_brokers_own_limit_is_stored_and_a_larger_one_comes_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn o1_what_a_topic_refuses_comes_back_and_the_rest_is_stored_in_order() {
-    let Some((client, topic)) = broker("policy").await else { return };
+    let Some((client, topic, _guard)) = broker("policy").await else { return };
     let health = Health::default();
     let (publisher, lanes) = open(&client, &topic, &health).await;
     assert!(fates(&publisher, vec![message("key", "first")]).await[0].is_ok(), "the topic is there");
@@ -149,7 +149,7 @@ async fn o1_what_a_topic_refuses_comes_back_and_the_rest_is_stored_in_order() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn w9_what_a_topics_schema_refuses_comes_back() {
-    let Some((client, topic)) = broker("schema").await else { return };
+    let Some((client, topic, _guard)) = broker("schema").await else { return };
     let (namespace, name) = (format!("public/schema-{}", fastrand::u32(..)), topic.rsplit('/').next().expect("a name"));
     admin("PUT", &format!("namespaces/{namespace}"), "", "{}").await;
     admin("POST", &format!("namespaces/{namespace}"), "/schemaValidationEnforced", "true").await;
@@ -177,7 +177,7 @@ async fn w9_what_a_topics_schema_refuses_comes_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn h1_a_terminated_topic_is_no_messages_fault_and_waits_for_a_person() {
-    let Some((client, topic)) = broker("terminated").await else { return };
+    let Some((client, topic, _guard)) = broker("terminated").await else { return };
     let health = Health::default();
     let (publisher, lanes) = open(&client, &topic, &health).await;
     assert!(fates(&publisher, vec![message("key", "first")]).await[0].is_ok(), "the topic is there");
@@ -194,7 +194,7 @@ async fn h1_a_terminated_topic_is_no_messages_fault_and_waits_for_a_person() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn w22_o1_messages_go_to_the_topics_that_they_name() {
-    let Some((client, topic)) = broker("named").await else { return };
+    let Some((client, topic, _guard)) = broker("named").await else { return };
     let (publisher, lanes) = TopicPublisher::open(client.clone(), None, Options::default(), Health::default()).await.expect("a publisher");
     let name = |kind: usize| format!("{topic}-{kind}");
     let messages = (0..600).map(|at| OutboundMessage { topic: Some(name(at % 3).into()), ..message("key", &at.to_string()) });
@@ -230,7 +230,7 @@ async fn publish_with(client: &Client, topic: &str, options: Options, name: &str
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_compressed_is_read_by_pulsars_java_client() {
-    let Some((client, topic)) = broker("compressed").await else { return };
+    let Some((client, topic, _guard)) = broker("compressed").await else { return };
     let kinds = [(Compression::None, "none"), (Compression::Lz4, "lz4"), (Compression::Zlib, "zlib"), (Compression::Zstd, "zstd")];
     for (compression, name) in kinds {
         publish_with(&client, &topic, Options { compression, ..Options::default() }, name).await;
@@ -272,7 +272,7 @@ async fn what_is_compressed_is_read_by_pulsars_java_client() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn batches_are_as_configured_o1() {
-    let Some((client, topic)) = broker("batches").await else { return };
+    let Some((client, topic, _guard)) = broker("batches").await else { return };
     let batching = Batching::default();
     let each = [
         (None, 200..=200, "alone"),

@@ -11,18 +11,23 @@ use pulsar_io_dynamodb::{
         publisher::{Options, TopicPublisher},
     },
 };
+use tokio::sync::{RwLock, RwLockReadGuard};
 
-/// A client and a topic of its own for one test; `None` (said loudly) without a broker.
-pub async fn broker(test: &str) -> Option<(Client, String)> {
+/// Whoever works with the broker reads this; whoever restarts it writes.
+pub static BROKER: RwLock<()> = RwLock::const_new(());
+
+/// A client and a topic of its own for one test, as long as it keeps the guard; `None` (said loudly) without a broker.
+pub async fn broker(test: &str) -> Option<(Client, String, RwLockReadGuard<'static, ()>)> {
     let Ok(url) = env::var("PULSAR_URL") else {
         assert!(env::var("LAB").as_deref() != Ok("required"), "{test}: PULSAR_URL is not set; run ./test");
         eprintln!("SKIPPED: contract::pulsar::{test} needs a broker; ./test starts one");
         return None;
     };
+    let guard = BROKER.read().await;
     let settings = Settings { url, token: None, trust_certs: None };
     let client = connect(&settings, &Health::default()).await.expect("the broker answers");
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_nanos();
-    Some((client, format!("persistent://public/default/{test}-{now}")))
+    Some((client, format!("persistent://public/default/{test}-{now}"), guard))
 }
 
 pub fn message(key: &str, text: &str) -> OutboundMessage {
@@ -68,7 +73,7 @@ async fn publish(client: &Client, topic: &str, count: usize) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn messages_arrive_as_they_were_and_in_order_o1() {
-    let Some((client, topic)) = broker("order").await else { return };
+    let Some((client, topic, _guard)) = broker("order").await else { return };
     publish(&client, &topic, 5_000).await;
     let mut inbox = inbox(&client, &topic, 1_000).await;
     let mut entries = BTreeSet::new();
@@ -86,7 +91,7 @@ async fn messages_arrive_as_they_were_and_in_order_o1() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn acknowledgements_get_out_before_the_close_and_nothing_else_does_a1() {
-    let Some((client, topic)) = broker("acks").await else { return };
+    let Some((client, topic, _guard)) = broker("acks").await else { return };
     publish(&client, &topic, 3_000).await;
     // A queue that is much smaller than what waits: the client's engine is blocked while the acknowledgements are sent.
     let mut first = inbox(&client, &topic, 20).await;

@@ -19,11 +19,13 @@ import com.amazonaws.services.kinesis.clientlibrary.types.ProcessRecordsInput;
 import com.amazonaws.services.kinesis.clientlibrary.types.ShutdownInput;
 import com.amazonaws.services.kinesis.metrics.impl.NullMetricsFactory;
 import com.amazonaws.services.kinesis.model.Record;
+import java.util.Date;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
 
 /**
- * A KCL 1.x worker as the Java connector runs it: {@code KclWorker WORKER_ID APPLICATION STREAM_ARN STREAMS_ENDPOINT LEASES_ENDPOINT}.
+ * A KCL 1.x worker as the Java connector runs it: {@code KclWorker WORKER_ID APPLICATION STREAM_ARN STREAMS_ENDPOINT LEASES_ENDPOINT [START_AT]}.
+ * START_AT, in epoch milliseconds, is for AT_TIMESTAMP, which the connector itself cannot ask KCL for.
  *
  * <p>KCL's settings are the connector's, so its defaults. Each record becomes a line of its shard, its event id and the time in epoch
  * milliseconds on standard output. A batch is checkpointed after its lines are out, where the connector does it before its messages are.
@@ -46,6 +48,9 @@ public final class KclWorker {
                 new KinesisClientLibConfiguration(arguments[1], arguments[2], credentials, workerId)
                         .withRegionName("us-east-1")
                         .withInitialPositionInStream(InitialPositionInStream.TRIM_HORIZON);
+        if (arguments.length > 5) {
+            configuration.withTimestampAtInitialPositionInStream(new Date(Long.parseLong(arguments[5])));
+        }
         ExecutorService threads = Executors.newCachedThreadPool();
         Worker worker = StreamsWorkerFactory.createDynamoDbStreamsWorker(
                 Lines::new, configuration, streams, leases, new NullMetricsFactory(), threads);

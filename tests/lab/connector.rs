@@ -96,13 +96,24 @@ impl Connector {
         wanted.filter_map(|(_, value)| value.parse::<f64>().ok()).sum::<f64>() as u64
     }
 
+    /// What `/healthz` says: nothing when all is well. `None` as long as the process does not answer.
+    pub async fn health(&self) -> Option<String> {
+        let answer = self.answer("/healthz").await?;
+        let (head, body) = answer.split_once("\r\n\r\n")?;
+        Some(if head.starts_with("HTTP/1.1 200") { String::new() } else { body.to_owned() })
+    }
+
     async fn get(&self, path: &str) -> Option<String> {
+        self.answer(path).await.filter(|answer| answer.starts_with("HTTP/1.1 200"))
+    }
+
+    async fn answer(&self, path: &str) -> Option<String> {
         let mut stream = TcpStream::connect(&self.http_address).await.ok()?;
         let request = format!("GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.http_address);
         stream.write_all(request.as_bytes()).await.ok()?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.ok()?;
-        answer.starts_with("HTTP/1.1 200").then_some(answer)
+        Some(answer)
     }
 }
 

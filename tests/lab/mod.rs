@@ -1,6 +1,7 @@
 //! Real parts: the connector's own process between Pulsar and DynamoDB Local. `./test` starts them and sets the environment;
 //! without them these tests say SKIPPED, or fail where `LAB=required`.
 
+mod broker;
 #[cfg(feature = "cloudwatch")]
 mod cloudwatch;
 mod connector;
@@ -13,6 +14,7 @@ mod poison;
 mod shop;
 mod streams;
 mod table;
+mod throttle;
 mod timing;
 mod topic;
 mod upgrade;

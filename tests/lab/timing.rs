@@ -16,15 +16,16 @@ use super::{
 };
 
 const SHARDS: usize = 6;
-/// Changes a second of each shard: enough that something is always on its way.
-const RATE: u64 = 500;
+/// Changes a second of each shard: enough that something is always on its way, and few enough that the test itself does not take the machine.
+const RATE: u64 = 100;
 /// After kill -9, with the failover time of 10 s.
 const TAKEOVER: Duration = Duration::from_secs(12);
 /// After SIGTERM.
 const HANDOVER: Duration = Duration::from_secs(1);
 /// After the start of a worker that was there before.
 const RESTART: Duration = Duration::from_secs(2);
-/// What takes a second or two may be late once on a machine that does much else, but not each time.
+/// What takes a second or two may be late once on a machine that does much else, but not each time. Each hand-over has to be in time but for
+/// what the machine had too much to do.
 const ATTEMPTS: usize = 3;
 /// So late is no machine's slowness any more, but a shard that was left until the failover time.
 const LATE: Duration = Duration::from_secs(6);
@@ -53,6 +54,13 @@ impl Stalls {
     }
 }
 
+/// How long any program on this machine had to wait for a processor so far, by the kernel's own count; zero where it does not count.
+fn waited() -> Duration {
+    let pressure = std::fs::read_to_string("/proc/pressure/cpu").unwrap_or_default();
+    let total = pressure.lines().find(|line| line.starts_with("some")).and_then(|line| line.rsplit_once("total="));
+    Duration::from_micros(total.and_then(|(_, micros)| micros.parse().ok()).unwrap_or(0))
+}
+
 /// What a promise is measured from.
 struct Begun {
     /// Measured by.
@@ -60,11 +68,12 @@ struct Begun {
     /// The same as publishers say it.
     epoch_millis: u64,
     stalled: Duration,
+    waited: Duration,
 }
 
 impl Begun {
     fn now(stalls: &Stalls) -> Self {
-        Self { at: Instant::now(), epoch_millis: workers::now(), stalled: stalls.so_far() }
+        Self { at: Instant::now(), epoch_millis: workers::now(), stalled: stalls.so_far(), waited: waited() }
     }
 }
 
@@ -75,6 +84,8 @@ struct Timed {
     took: Duration,
     /// How long the machine stood still meanwhile.
     stalled: Duration,
+    /// How long it had more to do than it has processors for.
+    waited: Duration,
 }
 
 impl Timed {
@@ -82,8 +93,17 @@ impl Timed {
         self.took <= self.promise + self.stalled
     }
 
+    /// As well as this machine can tell.
+    fn assert_kept_but_for_others(&self) {
+        let Self { what, promise, took, waited, .. } = self;
+        assert!(
+            *took <= *promise + *waited,
+            "{what}: {took:?}, and {promise:?} is promised (the machine had too much to do for {waited:?})"
+        );
+    }
+
     fn assert_kept(self) {
-        let Self { what, promise, took, stalled } = self;
+        let Self { what, promise, took, stalled, .. } = self;
         assert!(took <= promise + stalled, "{what}: {took:?}, and {promise:?} is promised (the machine stood still for {stalled:?})");
     }
 }
@@ -110,8 +130,12 @@ async fn goes_on(
     })
     .await;
     let stalled = stalls.so_far() - begun.stalled;
-    println!("timing: {what}: {took:.2?} for {} shards; the machine stood still for {stalled:.2?} of it", lineages.len());
-    Timed { what, promise, took, stalled }
+    let waited = waited() - begun.waited;
+    println!(
+        "timing: {what}: {took:.2?} for {} shards; the machine stood still for {stalled:.2?} of it and had too much to do for {waited:.2?}",
+        lineages.len()
+    );
+    Timed { what, promise, took, stalled, waited }
 }
 
 /// A worker comes, has its share, and is stopped as it should be.
@@ -163,13 +187,13 @@ async fn l2_z1_d1_a_shard_goes_on_in_time_after_a_kill_a_stop_a_restart_and_a_fr
     goes_on(&fleet, &stalls, ("take-over after kill -9", TAKEOVER), &failed, &of_killed, Some(&killed)).await.assert_kept();
     goes_on(&fleet, &stalls, ("take-over from a frozen worker", TAKEOVER), &failed, &of_frozen, Some(&frozen)).await.assert_kept();
 
-    for attempt in 1..=ATTEMPTS {
+    let mut handovers = Vec::new();
+    for _ in 0..ATTEMPTS {
         let timed = handover(&mut fleet, &stalls).await;
-        if timed.is_kept() || attempt == ATTEMPTS {
-            timed.assert_kept();
-            break;
-        }
+        timed.assert_kept_but_for_others();
+        handovers.push(timed);
     }
+    handovers.into_iter().min_by_key(|timed| timed.took.saturating_sub(timed.stalled)).expect("several").assert_kept();
     for attempt in 1..=ATTEMPTS {
         let timed = restart(&mut fleet, &stalls, "survivor").await;
         if timed.is_kept() || attempt == ATTEMPTS {

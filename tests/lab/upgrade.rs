@@ -1,5 +1,5 @@
 //! From Apache's Java connector to ours and back, on its own lease table (spec §7, test 4): its hole (W1) is there, and closed by `rewindOnAdopt`;
-//! and it goes on from our rows.
+//! and it goes on from our rows. Rows that never got a position lose nothing (W5, W6).
 //!
 //! The stream is the stand-in: DynamoDB Local rounds creation times down to the minute, which says nothing about times. It has one
 //! shard, since the Java connector loses records by itself where it has two (W7). The lease tables are DynamoDB Local's.
@@ -8,7 +8,7 @@ use std::{
     collections::BTreeSet,
     io::{BufRead, BufReader},
     ops::Range,
-    process::{Child, Stdio},
+    process::{Child, Command, Stdio},
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
@@ -18,12 +18,15 @@ use aws_sdk_dynamodb::{
     types::{AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType},
 };
 
+use serde_json::{Value, json};
+
 use super::{
     Lab,
     connector::Connector,
     eventually, lab,
     table::{self, Item},
     topic::Topic,
+    workers::now,
 };
 use crate::support::{
     java,
@@ -44,13 +47,11 @@ struct Peer {
 
 impl Peer {
     fn start(lab: &Lab, stream: &StandIn, application: &str, records_a_second: u64) -> Self {
-        let configs = serde_json::json!({
-            "awsRegion": "us-east-1", "awsDynamodbStreamArn": stream.stream_arn(), "applicationName": application,
-            "awsEndpoint": stream.endpoint(), "cloudwatchEndpoint": stream.endpoint(), "dynamoEndpoint": lab.dynamodb_endpoint,
-            "awsCredentialPluginParam": r#"{"accessKey":"local","secretKey":"local"}"#, "initialPositionInStream": "TRIM_HORIZON",
-        });
-        let mut program = java::program("upgrade", "JavaConnector").expect("asked before");
-        program.args([configs.to_string(), records_a_second.to_string()]);
+        Self::start_from(lab, stream, application, records_a_second, "TRIM_HORIZON")
+    }
+
+    fn start_from(lab: &Lab, stream: &StandIn, application: &str, records_a_second: u64, position: &str) -> Self {
+        let mut program = Self::program(lab, stream, application, records_a_second, &json!({"initialPositionInStream": position}));
         let mut child = program.stdout(Stdio::piped()).spawn().expect("java starts");
         let lines = BufReader::new(child.stdout.take().expect("piped")).lines();
         let published = Arc::<Mutex<BTreeSet<u64>>>::default();
@@ -61,6 +62,19 @@ impl Peer {
             }
         });
         Self { child, published }
+    }
+
+    /// With more keys of its configuration.
+    fn program(lab: &Lab, stream: &StandIn, application: &str, records_a_second: u64, more: &Value) -> Command {
+        let mut configs = json!({
+            "awsRegion": "us-east-1", "awsDynamodbStreamArn": stream.stream_arn(), "applicationName": application,
+            "awsEndpoint": stream.endpoint(), "cloudwatchEndpoint": stream.endpoint(), "dynamoEndpoint": lab.dynamodb_endpoint,
+            "awsCredentialPluginParam": r#"{"accessKey":"local","secretKey":"local"}"#,
+        });
+        configs.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+        let mut program = java::program("upgrade", "JavaConnector").expect("asked before");
+        program.args([configs.to_string(), records_a_second.to_string()]);
+        program
     }
 
     fn published(&self) -> BTreeSet<u64> {
@@ -196,4 +210,46 @@ async fn w1_the_hole_that_the_java_connector_leaves_is_closed_and_it_goes_on_fro
     assert_eq!(after.first(), Some(&7_000), "L3: it begins at our checkpoint");
     all.extend(after);
     assert_eq!(missing(0..8_000, &all), 0, "D1: nothing is lost on the way back");
+}
+
+/// The Java connector refuses AT_TIMESTAMP at its start, with whatever `startAtTime`: it gives the position to KCL before the time, and KCL takes it
+/// only with one. Other programs around KCL leave such rows, and KCL never gets on with them (W5). A row at LATEST says nothing about when (W6).
+#[tokio::test(flavor = "multi_thread")]
+async fn w5_w6_d1_rows_of_java_workers_that_never_got_a_position_lose_nothing() {
+    let Some(lab) = lab("positions").await else { return };
+    if java::program("positions", "JavaConnector").is_none() {
+        return;
+    }
+    let client = table::client(&lab);
+    let stream = StandIn::start(1, 1_000);
+    stream.state().stream().write(0, 300);
+    let written = now();
+    let start_at = (written / 1_000 + 1) * 1_000;
+    let [latest, timed] = ["latest", "timed"].map(|name| Leases { client: &client, name: format!("{name}-{}", lab.unique) });
+
+    let peer = Peer::start_from(&lab, &stream, &latest.name, SLOW, "LATEST");
+    let mut kcl = java::program("positions", "KclWorker").expect("asked before");
+    kcl.args(["java-1", &timed.name, &stream.stream_arn(), &stream.endpoint(), &lab.dynamodb_endpoint, &start_at.to_string()]);
+    let kcl = Peer { child: kcl.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("java starts"), published: Arc::default() };
+    let refused = json!({"initialPositionInStream": "AT_TIMESTAMP", "startAtTime": start_at});
+    let refused = Peer::program(&lab, &stream, "refused", SLOW, &refused).output().expect("java starts");
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && said.contains("Invalid InitialPosition: AT_TIMESTAMP"), "W5: {said}");
+
+    for (leases, position) in [(&latest, "LATEST"), (&timed, "AT_TIMESTAMP")] {
+        let there = async || (leases.checkpoint().await? == position).then_some(());
+        eventually("a Java worker owns a row without a position", PATIENCE, there).await;
+    }
+    assert!(peer.kill().is_empty() && kcl.kill().is_empty());
+    // Nobody reads.
+    stream.state().stream().write(0, 300);
+
+    let (source, mut topic) = adopt(&lab, &stream, &latest.name, "  initialPositionInStream: LATEST\n").await;
+    assert_eq!(read_to(&mut topic, 599).await, Vec::from_iter(0..600), "W6: the whole shard, since nobody knows from when");
+    assert!(source.stop().await.success());
+
+    let more = format!("  initialPositionInStream: AT_TIMESTAMP\n  startAtTime: {start_at}\n");
+    let (source, mut topic) = adopt(&lab, &stream, &timed.name, &more).await;
+    assert_eq!(read_to(&mut topic, 599).await, Vec::from_iter(300..600), "W5: what was written from then on");
+    assert!(source.stop().await.success());
 }

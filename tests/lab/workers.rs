@@ -111,6 +111,9 @@ pub struct Fleet<'a> {
     pub stream: StandIn,
     leases: aws_sdk_dynamodb::Client,
     application: String,
+    /// Where ours find the lease table, and how long a lease lasts.
+    lease_endpoint: String,
+    failover: Duration,
     emissions: Arc<Mutex<Emissions>>,
     /// Who owned which shard at which time (epoch milliseconds): only changes are kept.
     history: Arc<Mutex<Vec<(u64, Rows)>>>,
@@ -134,7 +137,29 @@ impl<'a> Fleet<'a> {
         let leases = table::client(lab);
         let (emissions, history) = (Arc::default(), Arc::default());
         tokio::spawn(watch(leases.clone(), application.clone(), Arc::clone(&history)));
-        Self { name, lab, stream, leases, application, emissions, history, workers: BTreeMap::new(), read: BTreeSet::new() }
+        Self {
+            name,
+            lab,
+            stream,
+            leases,
+            application,
+            lease_endpoint: lab.dynamodb_endpoint.clone(),
+            failover: Duration::from_secs(10),
+            emissions,
+            history,
+            workers: BTreeMap::new(),
+            read: BTreeSet::new(),
+        }
+    }
+
+    /// The lease table's name.
+    pub fn application(&self) -> &str {
+        &self.application
+    }
+
+    /// For workers of ours that start from now on.
+    pub fn leases_at(&mut self, endpoint: &str, failover: Duration) {
+        (self.lease_endpoint, self.failover) = (endpoint.to_owned(), failover);
     }
 
     pub fn emissions(&self) -> MutexGuard<'_, Emissions> {
@@ -190,12 +215,14 @@ impl<'a> Fleet<'a> {
     pub fn run_ours(&mut self, name: &str) {
         let config = format!(
             "name: {name}\ntopicName: {}\nconfigs:\n  awsRegion: us-east-1\n  awsDynamodbStreamArn: {}\n  awsEndpoint: {}\n  \
-             dynamoEndpoint: {}\n  applicationName: {}\n  initialPositionInStream: TRIM_HORIZON\n  checkpointInterval: 1000\n",
+             dynamoEndpoint: {}\n  applicationName: {}\n  initialPositionInStream: TRIM_HORIZON\n  checkpointInterval: 1000\n  \
+             failoverTime: {}\n",
             self.topic(name),
             self.stream.stream_arn(),
             self.stream.endpoint(),
-            self.lab.dynamodb_endpoint,
-            self.application
+            self.lease_endpoint,
+            self.application,
+            self.failover.as_millis()
         );
         let connector = Connector::start_as(self.lab, "source", name, &config);
         self.workers.insert(format!("public/default/{name}-0"), Running::Ours(connector));
@@ -235,6 +262,11 @@ impl<'a> Fleet<'a> {
     /// The lease table as it is now; `None` as long as there is none.
     pub async fn rows(&self) -> Option<Rows> {
         rows(&self.leases, &self.application).await
+    }
+
+    /// Who owns which row now.
+    pub async fn owners(&self) -> BTreeMap<String, Option<String>> {
+        self.rows().await.expect("the lease table").into_iter().map(|(shard, row)| (shard, row.owner)).collect()
     }
 
     /// The shards that may be read and are not finished, with their owners: a child counts once its parents are finished.

@@ -321,12 +321,13 @@ fn moves_under_way_are_bounded() {
 // === when to look ===
 
 #[test]
-fn small_tables_are_looked_at_twice_a_second_and_large_ones_as_often_as_the_promise_needs() {
+fn small_tables_are_looked_at_four_times_a_second_and_large_ones_as_often_as_the_promise_needs() {
     let look = |rows: usize, workers: usize| {
         let rows = (0..rows).map(|at| of(&format!("{at:05}"), &format!("worker-{}", at % workers))).collect();
         pause(&seen(rows), |shard| shard.as_str() == "00000", S, F)
     };
-    assert_eq!(look(4, 3), F / 20);
+    assert_eq!(look(4, 2), F / 40);
+    assert_eq!(look(4, 4), F / 25, "five units a second, all of them together");
     assert_eq!(look(64, 2), Duration::from_millis(800));
     assert_eq!(look(10_000, 10), Duration::from_millis(1500), "a dead owner's lease is taken within 12 s");
     assert_eq!(pause(&seen(vec![of("a", "me")]), |_| true, S, F), F, "there is nothing that others could leave");

@@ -3,6 +3,7 @@
 //! Real implementations live in `dynamodb/` and `pulsar/`, fakes in `tests/support/`. Nothing here names a client library.
 
 mod publish;
+mod schema;
 
 use std::{
     cmp::Ordering,
@@ -15,7 +16,10 @@ use std::{
 
 use bytes::Bytes;
 
-pub use self::publish::{OutboundMessage, Publisher, Receipt, Refusal, WhileHeld};
+pub use self::{
+    publish::{OutboundMessage, Publisher, Receipt, Refusal, WhileHeld},
+    schema::{Schema, SchemaId, SchemaKind, Schemas},
+};
 use crate::{
     dynamodb::attribute::Item,
     error::{Error, Kind, Result},
@@ -372,10 +376,15 @@ pub struct InboundMessage {
     pub key_is_base64: bool,
     pub ordering_key: Option<Vec<u8>>,
     pub payload: Bytes,
+    /// The producer sent null. `false` too where the client library does not tell: a message of a batch.
+    pub null_value: bool,
     pub properties: Vec<(String, String)>,
     /// Epoch milliseconds.
     pub publish_time: u64,
     pub event_time: Option<u64>,
+    pub producer_name: String,
+    /// `None` where the client library does not tell: a message of a batch.
+    pub sequence_id: Option<u64>,
     pub schema_version: Option<Vec<u8>>,
 }
 
@@ -414,6 +423,13 @@ pub enum KeyType {
 pub struct KeySchema {
     pub partition: (String, KeyType),
     pub sort: Option<(String, KeyType)>,
+}
+
+impl KeySchema {
+    /// Whether this attribute is a part of the key.
+    pub fn has(&self, name: &str) -> bool {
+        name == self.partition.0 || self.sort.as_ref().is_some_and(|sort| name == sort.0)
+    }
 }
 
 /// What a condition of a write says, as DynamoDB takes it. Reserved words need a name of their own (`#name`).

@@ -1,6 +1,8 @@
 //! The sink's keys.
 
 pub mod aliases;
+pub mod input;
+pub mod mapping;
 pub mod write;
 
 use std::{collections::BTreeMap, time::Duration};
@@ -22,7 +24,7 @@ use crate::{
     dynamodb::client,
     error::Result,
     pulsar::inbox::{self, Subscription},
-    sink::{self, Settings},
+    sink::Settings,
 };
 
 /// Fields of Pulsar's `SinkConfig` that the sink uses.
@@ -83,17 +85,6 @@ pub enum SubscriptionType {
     KeyShared,
 }
 
-/// How payloads are read.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum InputFormat {
-    #[default]
-    Auto,
-    ChangeEvent,
-    DynamodbJson,
-    Json,
-}
-
 /// Keys of the sink below `configs`.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
@@ -106,9 +97,10 @@ pub struct SinkKeys {
     pub table_name: Option<String>,
     /// URL of DynamoDB, instead of the region's own.
     pub aws_endpoint: Option<String>,
-    /// How payloads are read: `change-event` (the source's messages: INSERT and MODIFY put the new image, REMOVE deletes), `dynamodb-json`
-    /// (`{"pk":{"S":"a"}}`, also below `Item`), `json` (a plain object with the table's key attributes), or `auto`, which looks at each message.
-    pub input_format: InputFormat,
+    #[serde(flatten)]
+    pub input: input::InputKeys,
+    #[serde(flatten)]
+    pub mapping: mapping::MappingKeys,
     /// How consumers share the subscription: `Exclusive`, `Failover`, `Shared` or `Key_Shared`. Default: by `retainOrdering` and
     /// `retainKeyOrdering`, else `Shared`, as Pulsar does.
     pub subscription_type: Option<SubscriptionType>,
@@ -135,7 +127,8 @@ impl Default for SinkKeys {
             write: WriteKeys::default(),
             table_name: None,
             aws_endpoint: None,
-            input_format: InputFormat::Auto,
+            input: input::InputKeys::default(),
+            mapping: mapping::MappingKeys::default(),
             subscription_type: None,
             max_batch_size: 25,
             // Flink's sink's default. 50 times 25 items in 15 ms are more than a new table takes.
@@ -215,6 +208,8 @@ pub fn check(document: &Document, environment: &BTreeMap<String, String>) -> Res
         "configs.writeMode",
         "update changes items step by step, and a Shared subscription keeps no order of the steps: write retainOrdering: true, or another subscriptionType",
     );
+    let rules = keys.input.rules(&mut problems);
+    let shape = keys.mapping.shape(&mut problems);
     let aws = keys.aws.settings(&mut problems);
     problems.into_result(&document.name)?;
 
@@ -224,12 +219,8 @@ pub fn check(document: &Document, environment: &BTreeMap<String, String>) -> Res
     Ok(Sink {
         settings: Settings {
             table_name: table.into(),
-            input_format: match keys.input_format {
-                InputFormat::Auto => sink::InputFormat::Auto,
-                InputFormat::ChangeEvent => sink::InputFormat::ChangeEvent,
-                InputFormat::DynamodbJson => sink::InputFormat::DynamodbJson,
-                InputFormat::Json => sink::InputFormat::Json,
-            },
+            rules,
+            shape,
             mode,
             max_batch: count(keys.max_batch_size),
             max_in_flight: count(keys.max_in_flight_requests),
@@ -309,7 +300,7 @@ mod tests {
         assert_eq!(sink.subscription.kind, inbox::SubscriptionType::Shared);
         assert_eq!(sink.subscription.initial_position, inbox::InitialPosition::Latest);
         assert_eq!((&*sink.settings.table_name, sink.settings.max_batch), ("copy", 25));
-        assert_eq!(sink.settings.input_format, sink::InputFormat::Auto);
+        assert_eq!(sink.settings.rules.format, crate::sink::decode::InputFormat::Auto);
         assert!(sink.settings.coalesce);
     }
 

@@ -23,6 +23,7 @@ use crate::{
         handshake::max_message_size,
         inbox::{SubscriptionType, TopicInbox},
         publisher::{Lanes, Options, TopicPublisher},
+        schema::Registry,
     },
     sink,
     source::{self, clock::Clock},
@@ -120,9 +121,10 @@ pub async fn sink(configured: Sink, pulsar: PulsarSettings, health: Health, stop
         };
         Ok((tables, dead_letters.unzip(), TopicInbox::open(client, configured.subscription.clone(), health.clone()).await?))
     };
+    let registry = Registry::new(pulsar.clone(), health.clone());
     let Some(ready) = stop.run_until_cancelled(ready).await else { return Ok(()) };
     let (tables, (dead_letters, lanes), inbox) = ready?;
-    let outcome = sink::run(configured.settings, inbox, Arc::new(tables), dead_letters, health, stop).await;
+    let outcome = sink::run(configured.settings, inbox, Arc::new(registry), Arc::new(tables), dead_letters, health, stop).await;
     if let Some(lanes) = lanes {
         finish(lanes).await;
     }

@@ -74,6 +74,7 @@ names! {
     describe_counter SINK_WRITTEN = "dynamodb_sink_items_written_total": "Items written, by operation (label `op`: put, delete, update).";
     describe_counter SINK_COALESCED = "dynamodb_sink_coalesced_total": "Writes that a newer write of the same item replaced before it was sent.";
     describe_counter SINK_SKIPPED = "dynamodb_sink_skipped_total": "Writes whose condition was not met and that were left out, as configured.";
+    describe_counter SINK_IGNORED = "dynamodb_sink_ignored_total": "Messages that ask for nothing to be written, as configured (`tombstones`, `onMissingImage`, `replayTtlDeletes`).";
     describe_counter SINK_BATCHES = "dynamodb_sink_batches_total": "Requests with writes.";
     describe_counter SINK_UNPROCESSED = "dynamodb_sink_unprocessed_total": "Items that DynamoDB returned as unprocessed; they are sent again.";
     describe_counter SINK_DEAD_LETTERED = "dynamodb_sink_dead_lettered_total": "Messages copied to the dead-letter topic, by reason (label `reason`).";

@@ -279,6 +279,7 @@ fn inbound(topic: &Arc<str>, message: consumer::Message<Vec<u8>>) -> InboundMess
     let batch_size = message.message_id.batch_size;
     let id = message.message_id.id;
     let metadata = message.payload.metadata;
+    let batched = metadata.num_messages_in_batch.is_some();
     InboundMessage {
         entry: EntryId { topic: topic.clone(), ledger: id.ledger_id, entry: id.entry_id },
         batch_index: id.batch_index.and_then(|index| u32::try_from(index).ok()).unwrap_or(0),
@@ -287,9 +288,12 @@ fn inbound(topic: &Arc<str>, message: consumer::Message<Vec<u8>>) -> InboundMess
         key_is_base64: metadata.partition_key_b64_encoded.unwrap_or(false),
         ordering_key: metadata.ordering_key,
         payload: Bytes::from(message.payload.data),
+        null_value: metadata.null_value.unwrap_or(false),
         properties: metadata.properties.into_iter().map(|property| (property.key, property.value)).collect(),
         publish_time: metadata.publish_time,
         event_time: metadata.event_time,
+        producer_name: metadata.producer_name,
+        sequence_id: (!batched).then_some(metadata.sequence_id),
         schema_version: metadata.schema_version,
     }
 }

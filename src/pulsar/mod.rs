@@ -1,9 +1,10 @@
-//! The only users of the Pulsar client: connection, publisher, inbox.
+//! The only users of the Pulsar client: connection, publisher, inbox, schemas.
 
 pub mod client;
 pub mod handshake;
 pub mod inbox;
 pub mod publisher;
+pub mod schema;
 
 /// What the log targets of the library begin with. The colons matter: a filter's target is a prefix, and "pulsar" is one of
 /// `pulsar_io_dynamodb` too.

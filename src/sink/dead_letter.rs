@@ -171,6 +171,9 @@ mod tests {
             properties: vec![("EVENT_NAME".into(), "INSERT".into()), ("dlq.reason".into(), "OLD".into())],
             publish_time: 9,
             event_time: Some(10),
+            producer_name: "p".into(),
+            sequence_id: None,
+            null_value: false,
             schema_version: None,
         };
         let poison = Poison { item_key: Some("{}".into()), ..Poison::new(Reason::NotParseable, "EOF") };

@@ -27,8 +27,8 @@ pub struct Mapped {
     pub key: Target,
 }
 
-/// Makes the write and checks all that DynamoDB checks, since one bad item fails its whole batch.
-pub fn map(decoded: Decoded, table: &Arc<str>, schema: &KeySchema) -> Result<Mapped, Poison> {
+/// Makes the write and checks all that DynamoDB checks, since one bad item fails its whole batch. `None`: there is nothing to write.
+pub fn map(decoded: Decoded, table: &Arc<str>, schema: &KeySchema) -> Result<Option<Mapped>, Poison> {
     let action = match decoded {
         Decoded::Put(item) => Action::Put(item),
         Decoded::Document(mut item) => {
@@ -36,6 +36,13 @@ pub fn map(decoded: Decoded, table: &Arc<str>, schema: &KeySchema) -> Result<Map
             Action::Put(item)
         }
         Decoded::Delete(key) => Action::Delete(key),
+        Decoded::DeleteLike(mut item) => {
+            coerce_keys(&mut item, schema);
+            item.retain(|name, _| schema.has(name));
+            Action::Delete(item)
+        }
+        Decoded::Nothing => return Ok(None),
+        Decoded::Tombstone => return Err(Poison::new(Reason::NoKey, "a message without a value names no item")),
     };
     let key = Target { table: table.clone(), key: ItemKey::of(action.item(), schema)? };
     let checked = match &action {
@@ -48,7 +55,7 @@ pub fn map(decoded: Decoded, table: &Arc<str>, schema: &KeySchema) -> Result<Map
         }
     };
     match checked {
-        Ok(()) => Ok(Mapped { write: Write { table: table.clone(), action, condition: None }, key }),
+        Ok(()) => Ok(Some(Mapped { write: Write { table: table.clone(), action, condition: None }, key })),
         Err(poison) => Err(Poison { item_key: Some(key_json(action.item(), schema)), ..poison }),
     }
 }
@@ -61,8 +68,7 @@ pub fn key_json(item: &Item, schema: &KeySchema) -> String {
 
 /// A delete by a key with further attributes is refused by DynamoDB: they belong to some other table's key.
 fn only_key(item: &Item, schema: &KeySchema) -> Result<(), Poison> {
-    let is_key = |name: &str| name == schema.partition.0 || schema.sort.as_ref().is_some_and(|sort| name == sort.0);
-    match item.keys().find(|name| !is_key(name)) {
+    match item.keys().find(|name| !schema.has(name)) {
         None => Ok(()),
         Some(other) => Err(Poison::new(Reason::KeyMismatch, format!("{other:?} is in the key to delete, but not in the table's key"))),
     }
@@ -87,14 +93,14 @@ fn coerce_keys(item: &mut Item, schema: &KeySchema) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sink::{InputFormat, decode::decode};
+    use crate::sink::decode::{Rules, text};
 
     fn schema(partition: KeyType, sort: Option<KeyType>) -> KeySchema {
         KeySchema { partition: ("p".into(), partition), sort: sort.map(|sort| ("s".into(), sort)) }
     }
 
     fn mapped(json: &str, schema: &KeySchema) -> Result<Mapped, Poison> {
-        map(decode(InputFormat::Auto, json.as_bytes())?, &"copies".into(), schema)
+        map(text(json.as_bytes(), &Rules::default())?, &"copies".into(), schema).map(|mapped| mapped.expect("a write"))
     }
 
     fn reason(json: &str, schema: &KeySchema) -> Reason {

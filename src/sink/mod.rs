@@ -3,7 +3,8 @@
 //! | stage | file | hands on | bounded by |
 //! |---|---|---|---|
 //! | receive | `receive` | messages, from the `Inbox` | `max_buffered`, `max_buffered_bytes` (M1), entries held back (`ack`) |
-//! | decode | `decode/` | what a message asks for | the message |
+//! | decode | `decode/` | what a message asks for | the message, 1,000 schemas |
+//! | shape | `shape` | the item that is meant | the message |
 //! | map | `map` | one valid write and its item's key | the message |
 //! | mode | `mode` | the write with its condition and version | the message |
 //! | batch | `batch`, `coalesce` | batches of keys that are not in flight (K1) | messages in work |
@@ -15,14 +16,16 @@
 //! stays in work until it is stored or dead-lettered: there is no third way out but the end of the worker, unacknowledged.
 
 mod ack;
+mod ask;
 mod batch;
 mod coalesce;
 mod dead_letter;
-mod decode;
+pub mod decode;
 mod map;
 pub mod mode;
 mod poison;
 mod receive;
+pub mod shape;
 mod worker;
 mod write;
 
@@ -34,24 +37,17 @@ use self::mode::Mode;
 use crate::{
     error::{Error, Kind, Result, Retry},
     metrics::health::Health,
-    ports::{Inbox, ItemTables, KeySchema, Publisher},
+    ports::{Inbox, ItemTables, KeySchema, Publisher, Schemas},
 };
-
-/// How a message's payload is read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum InputFormat {
-    /// Each message by its own form: change event, DynamoDB JSON or plain JSON object.
-    Auto,
-    ChangeEvent,
-    DynamodbJson,
-    Json,
-}
 
 /// What the sink worker needs to know; made by `config` from a validated configuration.
 #[derive(Debug, Clone)]
 pub struct Settings {
     pub table_name: Arc<str>,
-    pub input_format: InputFormat,
+    /// How messages are read.
+    pub rules: decode::Rules,
+    /// How items are made of them.
+    pub shape: shape::Shape,
     pub mode: Mode,
     /// Writes in one BatchWriteItem: 1 to 25; in one TransactWriteItems: 1 to 100.
     pub max_batch: usize,
@@ -80,9 +76,10 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 ///
 /// Without `dead_letters`, a message that can never be written ends the worker with an error that names it; it stays unacknowledged.
 /// So does a dead-letter topic that fails. In both cases the other messages in work are written and acknowledged first.
-pub async fn run<I: Inbox, T: ItemTables, P: Publisher>(
+pub async fn run<I: Inbox, S: Schemas, T: ItemTables, P: Publisher>(
     settings: Settings,
     inbox: I,
+    schemas: Arc<S>,
     tables: Arc<T>,
     dead_letters: Option<P>,
     health: Health,
@@ -95,7 +92,7 @@ pub async fn run<I: Inbox, T: ItemTables, P: Publisher>(
     };
     match schema {
         Ok(schema) => {
-            let mut worker = worker::Worker::new(settings, schema, inbox, tables, dead_letters, health);
+            let mut worker = worker::Worker::new(settings, schema, inbox, schemas, tables, dead_letters, health);
             let served = worker.serve(&stop).await;
             let drained = worker.drain().await;
             let closed = close(worker.into_inbox()).await;

@@ -12,6 +12,8 @@ use crate::{
 pub enum Reason {
     /// The payload is not of its format.
     NotParseable,
+    /// The message's schema is gone or cannot be used.
+    Schema,
     /// A change event whose stream carries no new images.
     NoNewImage,
     /// A change event of an unknown kind.
@@ -50,6 +52,7 @@ impl Reason {
     pub fn name(self) -> &'static str {
         match self {
             Reason::NotParseable => "NOT_PARSEABLE",
+            Reason::Schema => "SCHEMA",
             Reason::NoNewImage => "NO_NEW_IMAGE",
             Reason::UnknownEvent => "UNKNOWN_EVENT",
             Reason::NoKey => "NO_KEY",
@@ -83,6 +86,12 @@ pub struct Poison {
 impl Poison {
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
         Self { reason, message: message.into(), item_key: None }
+    }
+
+    /// The same, with where in the message it is: names from outside in.
+    pub fn at(self, name: &str) -> Self {
+        let separator = if self.message.starts_with(|c: char| c == '"') { "." } else { ": " };
+        Self { message: format!("{name:?}{separator}{}", self.message), ..self }
     }
 
     /// DynamoDB's refusal of one write.

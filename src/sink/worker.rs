@@ -9,19 +9,20 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Settings,
     ack::Acks,
+    ask::{self, Answer, Held, Question},
     batch::{Batches, Limits, Outcome, Settled, Ticket, max_bytes},
     dead_letter::{self, Burial, DeadLetters, Origin},
-    decode::decode,
+    decode::Decoder,
     map::{Target, key_json, map},
-    mode::{OnConditionFailure, is_as_written},
+    mode::{OnConditionFailure, Shaped, is_as_written},
     poison::{Poison, Reason},
     receive::Room,
-    write::{Answer, Verdict, Writer},
+    write::{Answer as Answered, Verdict, Writer},
 };
 use crate::{
     error::{Error, Kind, Result, Retry},
     metrics::{health::Health, names},
-    ports::{EntryId, Fate, InboundMessage, Inbox, ItemTables, KeySchema, Moment, Publisher, Vehicle, Write},
+    ports::{EntryId, Fate, InboundMessage, Inbox, ItemTables, KeySchema, Moment, Publisher, Schemas, Vehicle, Write},
 };
 
 /// How long a write may fail, or stay unanswered, before health turns red (H1).
@@ -33,10 +34,13 @@ const CLIENT_MESSAGES: usize = 2_000;
 const STAGE: &str = "sink/write";
 const DEAD_LETTERS: &str = "sink/dead_letter";
 
-pub struct Worker<I, T> {
+pub struct Worker<I, S, T> {
     settings: Settings,
     schema: KeySchema,
     inbox: I,
+    schemas: Arc<S>,
+    decoder: Decoder,
+    held: Option<Held>,
     room: Room,
     acks: Acks,
     batches: Batches,
@@ -55,16 +59,18 @@ struct Meters {
     deleted: Counter,
     updated: Counter,
     skipped: Counter,
+    ignored: Counter,
     coalesced: Counter,
     acked: Counter,
     lag: Gauge,
 }
 
-impl<I: Inbox, T: ItemTables> Worker<I, T> {
+impl<I: Inbox, S: Schemas, T: ItemTables> Worker<I, S, T> {
     pub fn new<P: Publisher>(
         settings: Settings,
         schema: KeySchema,
         inbox: I,
+        schemas: Arc<S>,
         tables: Arc<T>,
         dead_letters: Option<P>,
         health: Health,
@@ -80,6 +86,9 @@ impl<I: Inbox, T: ItemTables> Worker<I, T> {
         Self {
             schema,
             inbox,
+            schemas,
+            decoder: Decoder::new(settings.rules.clone()),
+            held: None,
             room: Room::new(settings.max_buffered, settings.max_buffered_bytes),
             acks: Acks::default(),
             batches: Batches::new(limits),
@@ -94,6 +103,7 @@ impl<I: Inbox, T: ItemTables> Worker<I, T> {
                 deleted: counter!(names::SINK_WRITTEN, "op" => "delete"),
                 updated: counter!(names::SINK_WRITTEN, "op" => "update"),
                 skipped: counter!(names::SINK_SKIPPED),
+                ignored: counter!(names::SINK_IGNORED),
                 coalesced: counter!(names::SINK_COALESCED),
                 acked: counter!(names::SINK_ACKED),
                 lag: gauge!(names::SINK_LAG),
@@ -110,14 +120,15 @@ impl<I: Inbox, T: ItemTables> Worker<I, T> {
     /// 1. the stop, which nothing may delay;
     /// 2. answers and 3. receipts, since they make room and let entries be acknowledged;
     /// 4. batches that have waited long enough (sent at the loop's start), and 5. health;
-    /// 6. new messages last, and only while there is room (M1).
+    /// 6. what a message waits for that came before all others, and
+    /// 7. new messages last, and only while there is room (M1).
     pub async fn serve(&mut self, stop: &CancellationToken) -> Result<()> {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             self.send(false)?;
             let (wake, started) = (self.wake(), self.started);
-            let has_room = self.room.has_room() && !self.acks.is_full(self.settings.max_buffered);
+            let has_room = self.held.is_none() && self.room.has_room() && !self.acks.is_full(self.settings.max_buffered);
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ok(()),
@@ -125,6 +136,7 @@ impl<I: Inbox, T: ItemTables> Worker<I, T> {
                 Some((burial, receipt)) = receipt(&mut self.dead_letters) => self.buried(burial, receipt)?,
                 () = sleep_until(started, wake) => {}
                 _ = tick.tick() => self.report(),
+                Some(answer) = ask::answered(&mut self.held) => self.told(answer?)?,
                 message = self.inbox.receive(), if has_room => self.accept(message?)?,
             }
         }
@@ -179,16 +191,24 @@ impl<I: Inbox, T: ItemTables> Worker<I, T> {
     }
 
     fn accept(&mut self, message: InboundMessage) -> Result<()> {
+        let mapped = match self.read(&message) {
+            Ok(mapped) => mapped,
+            Err(question) => {
+                self.held = Some(Held::new(message, question, &self.schemas));
+                return Ok(());
+            }
+        };
         self.meters.received.increment(1);
         let (slot, free) = self.acks.received(&message.entry, message.batch_index, message.batch_size);
         self.acknowledge(free)?;
         let place = (message.entry.clone(), message.batch_index);
-        let Settings { input_format, table_name, mode, .. } = &self.settings;
-        let mapped = decode(*input_format, &message.payload).and_then(|decoded| map(decoded, table_name, &self.schema));
-        let mapped = mapped.and_then(|mapped| mode.shape(mapped, &self.schema, &message, epoch_millis() / 1000));
         let ticket = self.room.admit(message, slot);
         match mapped {
-            Ok(mapped) => {
+            Ok(None) => {
+                self.meters.ignored.increment(1);
+                self.confirm(ticket)
+            }
+            Ok(Some(mapped)) => {
                 if let Some(slot) = slot {
                     self.acks.writes(slot, &mapped.key);
                 }
@@ -204,9 +224,29 @@ impl<I: Inbox, T: ItemTables> Worker<I, T> {
         }
     }
 
-    fn answered(&mut self, answer: Answer) -> Result<()> {
+    /// The write that a message asks for, or what has to be found out first.
+    fn read(&self, message: &InboundMessage) -> Result<Result<Option<Shaped>, Poison>, Question> {
+        if let Some(id) = self.decoder.missing(message) {
+            return Err(Question::Schema(id));
+        }
+        let shaped = self.decoder.decode(message).and_then(|record| self.settings.shape.shape(record, message, &self.schema));
+        let Settings { table_name, mode, .. } = &self.settings;
+        let mapped = shaped.and_then(|shaped| map(shaped, table_name, &self.schema));
+        let in_mode = |mapped| mode.shape(mapped, &self.schema, message, epoch_millis() / 1000);
+        Ok(mapped.and_then(|mapped| mapped.map(in_mode).transpose()))
+    }
+
+    /// The held message goes on with what was found out.
+    fn told(&mut self, (message, answer): (InboundMessage, Answer)) -> Result<()> {
+        match answer {
+            Answer::Schema(id, schema) => self.decoder.learn(id, schema)?,
+        }
+        self.accept(message)
+    }
+
+    fn answered(&mut self, answer: Answered) -> Result<()> {
         let now = self.started.elapsed();
-        let Answer { batch, took, verdict } = answer;
+        let Answered { batch, took, verdict } = answer;
         counter!(names::SINK_BATCHES).increment(1);
         histogram!(names::SINK_WRITE_SECONDS).record(took);
         match verdict {

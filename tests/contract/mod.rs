@@ -13,5 +13,6 @@ mod metrics;
 pub mod publisher;
 pub mod pulsar;
 mod records;
+mod schemas;
 mod stand_in;
 mod stream_reader;

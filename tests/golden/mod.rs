@@ -1,5 +1,7 @@
 //! The Java connector's messages, byte for byte: `data/` holds real stream records and what it published for each.
 
+pub mod schemas;
+
 use std::{collections::BTreeMap, fs, path::Path};
 
 use pulsar_io_dynamodb::{

@@ -11,6 +11,7 @@ mod kill;
 mod leases;
 mod modes;
 mod poison;
+mod schemas;
 mod shop;
 mod streams;
 mod table;

@@ -1,4 +1,5 @@
 //! Whole workers over fakes, with paused time and seeded faults.
 
 mod sink;
+mod sink_schemas;
 mod source;

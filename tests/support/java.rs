@@ -6,7 +6,7 @@ use std::{
     io::{BufRead, BufReader, Write},
     path::{Path, PathBuf},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
-    sync::LazyLock,
+    sync::{LazyLock, OnceLock},
 };
 
 /// A command that runs the program `name` of `tests/java/`; `None` (said loudly) where `./test --fast` left the classes out.
@@ -16,35 +16,50 @@ pub fn program(test: &str, name: &str) -> Option<Command> {
         eprintln!("SKIPPED: {test} needs the Java connector's classes; ./test fetches them");
         return None;
     };
-    let libraries = format!("{connector}/lib/*");
     static CLASSES: LazyLock<PathBuf> = LazyLock::new(compile);
+    Some(java(&CLASSES, &format!("{connector}/lib/*"), name))
+}
+
+/// A command that runs the program `name` of `tests/java/pulsar/`, with the classes of the Pulsar distribution and DynamoDB Local's AWS SDK;
+/// `None` (said loudly) where `./test --fast` left them out.
+pub fn pulsar_program(test: &str, name: &str) -> Option<Command> {
+    let (Ok(pulsar), Ok(dynamodb)) = (env::var("PULSAR_LIB"), env::var("DYNAMODB_LOCAL_LIB")) else {
+        assert!(env::var("LAB").as_deref() != Ok("required"), "{test}: PULSAR_LIB and DYNAMODB_LOCAL_LIB are not set; run ./test");
+        eprintln!("SKIPPED: {test} needs Pulsar's Java classes; ./test fetches them");
+        return None;
+    };
+    let libraries = format!("{pulsar}/*:{dynamodb}/*");
+    static CLASSES: OnceLock<PathBuf> = OnceLock::new();
+    let classes = CLASSES.get_or_init(|| compile_to("java-pulsar-classes", "tests/java/pulsar", Vec::new(), &libraries));
+    Some(java(classes, &libraries, name))
+}
+
+/// The smallest heap and fewest threads that do: several of these share a small machine with the other parts.
+fn java(classes: &Path, libraries: &str, name: &str) -> Command {
     let mut command = Command::new(tool("java"));
-    // The smallest heap and fewest threads that do: several of these share a small machine with the other parts.
     command.args(["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Dslf4j.internal.verbosity=ERROR", "-cp"]);
-    command.arg(format!("{}:{libraries}", CLASSES.display())).arg(name);
-    Some(command)
+    command.arg(format!("{}:{libraries}", classes.display())).arg(name);
+    command
 }
 
 /// All programs at once, once for each run of the tests.
 fn compile() -> PathBuf {
-    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/java");
-    let files = sources.read_dir().expect("tests/java is there").map(|file| file.expect("readable").path());
-    let mut files: Vec<PathBuf> = files.filter(|file| file.extension().is_some_and(|extension| extension == "java")).collect();
     // Comes before the connector's own class of that name.
-    files.push(sources.join("../../benches/source/java-peer/src/org/apache/pulsar/io/dynamodb/DynamoDBSourceConfig.java"));
-    let classes = Path::new(env!("CARGO_TARGET_TMPDIR")).join("java-classes");
+    let config = "benches/source/java-peer/src/org/apache/pulsar/io/dynamodb/DynamoDBSourceConfig.java";
     let libraries = format!("{}/lib/*", env::var("JAVA_CONNECTOR").expect("checked"));
+    compile_to("java-classes", "tests/java", vec![Path::new(env!("CARGO_MANIFEST_DIR")).join(config)], &libraries)
+}
+
+/// Compiles the programs of a folder, and `more`.
+fn compile_to(classes: &str, folder: &str, more: Vec<PathBuf>, libraries: &str) -> PathBuf {
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+    let files = sources.read_dir().expect("it is there").map(|file| file.expect("readable").path());
+    let mut files: Vec<PathBuf> = files.filter(|file| file.extension().is_some_and(|extension| extension == "java")).collect();
+    files.extend(more);
+    let classes = Path::new(env!("CARGO_TARGET_TMPDIR")).join(classes);
     let mut javac = Command::new(tool("javac"));
-    javac.args([
-        "--release",
-        "17",
-        "-Xlint:all,-deprecation,-processing,-classfile,-path",
-        "-Werror",
-        "-proc:none",
-        "-cp",
-        &libraries,
-        "-d",
-    ]);
+    let lint = "-Xlint:all,-deprecation,-processing,-classfile,-path,-try";
+    javac.args(["--release", "17", lint, "-Werror", "-proc:none", "-cp", libraries, "-d"]);
     let output = javac.arg(&classes).args(&files).output().expect("javac starts");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     classes

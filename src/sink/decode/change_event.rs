@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::{Decoded, not_parseable};
+use super::{Decoded, OnMissingImage, Rules, not_parseable};
 use crate::{
     dynamodb::attribute::{Attributes, Number, Value},
     sink::poison::{Poison, Reason},
@@ -14,7 +14,19 @@ struct Event {
     #[serde(rename = "eventName")]
     name: String,
     dynamodb: Change,
+    #[serde(rename = "userIdentity")]
+    user: Option<User>,
 }
+
+/// Who made the change, where it was no client.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct User {
+    principal_id: Option<String>,
+}
+
+/// Time to live. Source: "DynamoDB Streams and Time to Live", Amazon DynamoDB Developer Guide.
+const DYNAMODB_ITSELF: &str = "dynamodb.amazonaws.com";
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -24,12 +36,15 @@ struct Change {
     stream_view_type: Option<String>,
 }
 
-pub fn decode(text: &str) -> Result<Decoded, Poison> {
-    let Event { name, dynamodb } = serde_json::from_str(text).map_err(not_parseable)?;
+pub fn decode(text: &str, rules: &Rules) -> Result<Decoded, Poison> {
+    let Event { name, dynamodb, user } = serde_json::from_str(text).map_err(not_parseable)?;
     let keys = dynamodb.keys.ok_or_else(|| Poison::new(Reason::NoKey, "the change event has no Keys"))?.0;
     match name.as_str() {
         "INSERT" | "MODIFY" => {
             let Some(Attributes(mut item)) = dynamodb.new_image else {
+                if rules.missing_image == OnMissingImage::Ignore {
+                    return Ok(Decoded::Nothing);
+                }
                 let view = dynamodb.stream_view_type.as_deref().unwrap_or("of unknown view type");
                 let why = format!("the change event has no NewImage: its stream is {view}, copying needs NEW_IMAGE or NEW_AND_OLD_IMAGES");
                 return Err(Poison::new(Reason::NoNewImage, why));
@@ -41,6 +56,9 @@ pub fn decode(text: &str) -> Result<Decoded, Poison> {
                 item.insert(name, value);
             }
             Ok(Decoded::Put(item))
+        }
+        "REMOVE" if !rules.replay_ttl_deletes && user.and_then(|user| user.principal_id).as_deref() == Some(DYNAMODB_ITSELF) => {
+            Ok(Decoded::Nothing)
         }
         "REMOVE" => Ok(Decoded::Delete(keys)),
         other => Err(Poison::new(Reason::UnknownEvent, format!("{other:?} is no eventName that is known: INSERT, MODIFY, REMOVE"))),
@@ -61,7 +79,10 @@ mod tests {
     use crate::dynamodb::attribute::to_json;
 
     fn event(name: &str, dynamodb: &str) -> Result<Decoded, Poison> {
-        decode(&format!(r#"{{"eventID":"1","eventName":"{name}","awsRegion":"x","dynamodb":{{"SizeBytes":1,{dynamodb}}}}}"#))
+        decode(
+            &format!(r#"{{"eventID":"1","eventName":"{name}","awsRegion":"x","dynamodb":{{"SizeBytes":1,{dynamodb}}}}}"#),
+            &Rules::default(),
+        )
     }
 
     #[test]
@@ -83,6 +104,20 @@ mod tests {
     }
 
     #[test]
+    fn what_may_be_left_out_is() {
+        let rules = Rules { missing_image: OnMissingImage::Ignore, replay_ttl_deletes: false, ..Rules::default() };
+        let removal = |user: &str| format!(r#"{{"eventName":"REMOVE","userIdentity":{user},"dynamodb":{{"Keys":{{"p":{{"N":"1"}}}}}}}}"#);
+        let by_ttl = removal(r#"{"type":"Service","principalId":"dynamodb.amazonaws.com"}"#);
+        assert_eq!(decode(&by_ttl, &rules), Ok(Decoded::Nothing));
+        assert!(matches!(decode(&by_ttl, &Rules::default()), Ok(Decoded::Delete(_))));
+        for user in [r#"{"principalId":"somebody"}"#, "{}", "null"] {
+            assert!(matches!(decode(&removal(user), &rules), Ok(Decoded::Delete(_))), "{user}");
+        }
+        let no_image = r#"{"eventName":"INSERT","dynamodb":{"Keys":{"p":{"N":"1"}}}}"#;
+        assert_eq!(decode(no_image, &rules), Ok(Decoded::Nothing));
+    }
+
+    #[test]
     fn what_cannot_be_replayed_is_poison() {
         for (name, dynamodb, reason) in [
             ("INSERT", r#""Keys":{"p":{"S":"a"}},"StreamViewType":"KEYS_ONLY""#, Reason::NoNewImage),
@@ -95,6 +130,6 @@ mod tests {
         ] {
             assert_eq!(event(name, dynamodb).expect_err(dynamodb).reason, reason, "{dynamodb}");
         }
-        assert_eq!(decode(r#"{"eventName":"INSERT"}"#).expect_err("no change").reason, Reason::NotParseable);
+        assert_eq!(decode(r#"{"eventName":"INSERT"}"#, &Rules::default()).expect_err("no change").reason, Reason::NotParseable);
     }
 }

@@ -8,22 +8,33 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-use super::{Decoded, not_parseable};
+use super::{JsonMode, not_parseable};
 use crate::{
     dynamodb::attribute::{Item, MAX_NESTING, Value},
     sink::poison::{Poison, Reason},
 };
 
-pub fn decode(text: &str) -> Result<Decoded, Poison> {
-    object(text, MAX_NESTING).map(Decoded::Document)
+/// An object as an item.
+pub fn decode(text: &str, mode: JsonMode) -> Result<Item, Poison> {
+    object(text, MAX_NESTING, mode)
+}
+
+/// Any value; an object may become an item.
+pub fn any(text: &str, mode: JsonMode) -> Result<Value, Poison> {
+    // Proves that it is JSON, and nothing but that.
+    let raw: &RawValue = serde_json::from_str(text).map_err(not_parseable)?;
+    match raw.get().as_bytes().first() {
+        Some(b'{') => decode(raw.get(), mode).map(Value::M),
+        _ => value(raw.get(), MAX_NESTING, JsonMode::Document),
+    }
 }
 
 /// An object's members in their order. Each level of nesting reads its text once more; `levels` bounds that.
-fn object(text: &str, levels: usize) -> Result<Item, Poison> {
+fn object(text: &str, levels: usize, mode: JsonMode) -> Result<Item, Poison> {
     let Pairs(pairs) = serde_json::from_str(text).map_err(not_parseable)?;
     let mut item = Item::new();
     for (name, raw) in pairs {
-        let value = value(raw.get(), levels)?;
+        let value = value(raw.get(), levels, mode)?;
         if item.contains_key(&name) {
             return Err(Poison::new(Reason::NotParseable, format!("the payload has {name:?} twice in one object")));
         }
@@ -32,14 +43,15 @@ fn object(text: &str, levels: usize) -> Result<Item, Poison> {
     Ok(item)
 }
 
-fn value(text: &str, levels: usize) -> Result<Value, Poison> {
+fn value(text: &str, levels: usize, mode: JsonMode) -> Result<Value, Poison> {
     let deeper = || levels.checked_sub(1).ok_or_else(|| Poison::new(Reason::TooDeep, format!("deeper than {MAX_NESTING} levels")));
     match text.as_bytes().first() {
-        Some(b'{') => Ok(Value::M(object(text, deeper()?)?)),
+        Some(b'{' | b'[') if mode == JsonMode::String => Ok(Value::S(text.to_owned())),
+        Some(b'{') => Ok(Value::M(object(text, deeper()?, mode)?)),
         Some(b'[') => {
             let levels = deeper()?;
             let raw: Vec<&RawValue> = serde_json::from_str(text).map_err(not_parseable)?;
-            raw.into_iter().map(|element| value(element.get(), levels)).collect::<Result<_, _>>().map(Value::L)
+            raw.into_iter().map(|element| value(element.get(), levels, mode)).collect::<Result<_, _>>().map(Value::L)
         }
         Some(b'"') => serde_json::from_str(text).map(Value::S).map_err(not_parseable),
         Some(b't' | b'f') => serde_json::from_str(text).map(Value::Bool).map_err(not_parseable),
@@ -79,10 +91,7 @@ mod tests {
     use crate::dynamodb::attribute::to_json;
 
     fn document(text: &str) -> String {
-        match decode(text) {
-            Ok(Decoded::Document(item)) => to_json(&item),
-            other => panic!("{other:?}"),
-        }
+        to_json(&decode(text, JsonMode::Document).expect(text))
     }
 
     #[test]
@@ -101,17 +110,23 @@ mod tests {
     }
 
     #[test]
+    fn in_string_mode_what_is_nested_keeps_its_text() {
+        let item = decode(r#"{"n":1.10,"j":{"a": [1, 2.50]},"l":[ ]}"#, JsonMode::String).expect("an object");
+        assert_eq!(to_json(&item), r#"{"j":{"S":"{\"a\": [1, 2.50]}"},"l":{"S":"[ ]"},"n":{"N":"1.10"}}"#);
+    }
+
+    #[test]
     fn what_is_no_object_is_poison() {
         for text in ["", "1", "null", "[]", "{", r#"{"a":1}x"#, r#"{"a":tru}"#, r#"{"a":01}"#, r#"{"a":"\ud800"}"#, r#"{"a":1,"a":2}"#] {
-            assert_eq!(decode(text).expect_err(text).reason, Reason::NotParseable, "{text}");
+            assert_eq!(decode(text, JsonMode::Document).expect_err(text).reason, Reason::NotParseable, "{text}");
         }
     }
 
     #[test]
     fn depth_is_bounded_and_cheap() {
         let nested = |levels: usize| format!(r#"{{"a":{}1{}}}"#, "[".repeat(levels), "]".repeat(levels));
-        assert!(decode(&nested(31)).is_ok());
-        assert_eq!(decode(&nested(32)).expect_err("deep").reason, Reason::TooDeep);
-        assert_eq!(decode(&nested(100_000)).expect_err("very deep").reason, Reason::TooDeep);
+        assert!(decode(&nested(31), JsonMode::Document).is_ok());
+        assert_eq!(decode(&nested(32), JsonMode::Document).expect_err("deep").reason, Reason::TooDeep);
+        assert_eq!(decode(&nested(100_000), JsonMode::Document).expect_err("very deep").reason, Reason::TooDeep);
     }
 }

@@ -24,6 +24,9 @@ fn message(payload: &str, properties: &[(&str, &str)]) -> InboundMessage {
         properties: properties.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
         publish_time: 1_700_000_000_123,
         event_time: None,
+        producer_name: String::new(),
+        sequence_id: None,
+        null_value: false,
         schema_version: None,
     }
 }

@@ -169,7 +169,10 @@ impl Consumer {
             properties: vec![("EVENT_NAME".into(), "TEST".into())],
             publish_time: 0,
             event_time: Some(7),
-            schema_version: None,
+            producer_name: "producer".into(),
+            sequence_id: None,
+            null_value: false,
+            schema_version: messages[index].schema.map(|version| vec![version]),
         }))
     }
 }

@@ -5,6 +5,7 @@
 
 pub mod broker;
 pub mod dead_topic;
+pub mod registry;
 pub mod table;
 
 use std::{sync::Arc, time::Duration};
@@ -12,12 +13,13 @@ use std::{sync::Arc, time::Duration};
 use pulsar_io_dynamodb::{
     error::Result,
     metrics::health::Health,
-    sink::{InputFormat, Settings, mode::Mode, run},
+    ports::{Schema, SchemaKind},
+    sink::{Settings, decode::Rules, mode::Mode, run, shape::Shape},
 };
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use self::{broker::Broker, dead_topic::DeadTopic, table::Table};
+use self::{broker::Broker, dead_topic::DeadTopic, registry::Registry, table::Table};
 
 /// What a message does to its item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,26 +38,61 @@ pub struct Message {
     pub key: u64,
     pub effect: Effect,
     pub form: usize,
+    /// A put in Avro, by this version of the schema (see `avro_schema`).
+    pub schema: Option<u8>,
+}
+
+/// A put by a schema version.
+pub fn avro(key: u64, version: u64, schema: u8) -> Message {
+    Message { schema: Some(schema), ..put(key, version) }
+}
+
+/// Even versions have the key first, odd ones the version.
+pub fn avro_schema(version: u8) -> Schema {
+    let (first, second) = if version.is_multiple_of(2) { ("pk", "v") } else { ("v", "pk") };
+    let field = |name: &str| format!(r#"{{"name":"{name}","type":"long"}}"#);
+    let definition = format!(r#"{{"type":"record","name":"Item","fields":[{},{}]}}"#, field(first), field(second));
+    Schema { kind: SchemaKind::Avro, definition: definition.into(), properties: Default::default() }
+}
+
+/// A small number in Avro's variable-length encoding.
+fn avro_long(number: u64) -> Vec<u8> {
+    let mut zigzag = number << 1;
+    let mut bytes = Vec::new();
+    while zigzag >= 0x80 {
+        bytes.push(zigzag as u8 | 0x80);
+        zigzag >>= 7;
+    }
+    bytes.push(zigzag as u8);
+    bytes
 }
 
 pub fn put(key: u64, version: u64) -> Message {
-    Message { key, effect: Effect::Put(version), form: version as usize }
+    Message { key, effect: Effect::Put(version), form: version as usize, schema: None }
 }
 
 pub fn delete(key: u64) -> Message {
-    Message { key, effect: Effect::Delete, form: 0 }
+    Message { key, effect: Effect::Delete, form: 0, schema: None }
 }
 
 pub fn poison(key: u64) -> Message {
-    Message { key, effect: Effect::Poison, form: 0 }
+    Message { key, effect: Effect::Poison, form: 0, schema: None }
 }
 
 pub fn refused(key: u64, version: u64) -> Message {
-    Message { key, effect: Effect::Refused(version), form: 0 }
+    Message { key, effect: Effect::Refused(version), form: 0, schema: None }
 }
 
 impl Message {
-    pub fn payload(&self) -> String {
+    pub fn payload(&self) -> Vec<u8> {
+        if let (Some(schema), Effect::Put(v)) = (self.schema, self.effect) {
+            let (first, second) = if schema.is_multiple_of(2) { (self.key, v) } else { (v, self.key) };
+            return [avro_long(first), avro_long(second)].concat();
+        }
+        self.text().into()
+    }
+
+    fn text(&self) -> String {
         let key = self.key;
         match self.effect {
             Effect::Poison => format!("{{\"pk\": {key}"),
@@ -81,6 +118,7 @@ pub struct World {
     pub broker: Broker,
     pub table: Table,
     pub dead_topic: DeadTopic,
+    pub registry: Registry,
     pub health: Health,
     pub settings: Settings,
     pub with_dead_topic: bool,
@@ -91,7 +129,8 @@ impl World {
         let (table, dead_topic) = (Table::default(), DeadTopic::default());
         let settings = Settings {
             table_name: "copies".into(),
-            input_format: InputFormat::Auto,
+            rules: Rules::default(),
+            shape: Shape::default(),
             mode: Mode::default(),
             max_batch: 25,
             max_in_flight: 8,
@@ -107,6 +146,7 @@ impl World {
             broker: Broker::new(table.clone(), dead_topic.clone()),
             table,
             dead_topic,
+            registry: Registry::default(),
             health: Health::default(),
             settings,
             with_dead_topic: true,
@@ -118,6 +158,7 @@ impl World {
         let worker = run(
             self.settings.clone(),
             self.broker.connect(),
+            Arc::new(self.registry.clone()),
             Arc::new(self.table.clone()),
             self.with_dead_topic.then(|| self.dead_topic.clone()),
             self.health.clone(),

@@ -364,6 +364,16 @@ pub struct EntryId {
     pub entry: u64,
 }
 
+impl EntryId {
+    /// The topic's own name, and the number of its partition where it has some.
+    pub fn topic_and_partition(&self) -> (&str, Option<&str>) {
+        match self.topic.rsplit_once("-partition-") {
+            Some((topic, number)) if !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()) => (topic, Some(number)),
+            _ => (&self.topic, None),
+        }
+    }
+}
+
 /// A message from Pulsar.
 #[derive(Debug, Clone)]
 pub struct InboundMessage {
@@ -507,6 +517,9 @@ pub enum Fate {
 
 /// The DynamoDB tables to write to.
 pub trait ItemTables: Send + Sync + 'static {
+    /// CreateTable, billed on demand. Fine where the table is there already. Does not wait until it can be written to.
+    fn create(&self, table: &str, key: &KeySchema) -> impl Future<Output = Result<()>> + Send;
+
     /// DescribeTable. `Unavailable` while the table is being created.
     fn describe(&self, table: &str) -> impl Future<Output = Result<KeySchema>> + Send;
 

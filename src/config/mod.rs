@@ -6,6 +6,7 @@
 
 pub mod alias;
 pub mod aws;
+mod direction;
 pub mod lease;
 pub mod load;
 pub mod pulsar;

@@ -15,8 +15,9 @@ use self::write::{WriteKeys, WriteMode};
 use super::{
     ProcessingGuarantees,
     aws::AwsKeys,
+    direction,
     load::{self, Document},
-    source::{DRAIN_TIMEOUT, effectively_once_is_refused, endpoint, not_blank, required, table_name},
+    source::{DRAIN_TIMEOUT, effectively_once_is_refused, endpoint, not_blank, required},
     validate::{Problems, full_topic_name},
     worker_id,
 };
@@ -93,7 +94,8 @@ pub struct SinkKeys {
     pub aws: AwsKeys,
     #[serde(flatten)]
     pub write: WriteKeys,
-    /// The table to write to. It has to exist. Required.
+    /// The table to write to. It has to exist, unless `autoCreate` makes it. With expressions (those of `primaryKey`) it is chosen for each message
+    /// among `allowedTables`: `orders-${property.region}`; what a table's name cannot have becomes `_`. Required.
     pub table_name: Option<String>,
     /// URL of DynamoDB, instead of the region's own.
     pub aws_endpoint: Option<String>,
@@ -155,6 +157,7 @@ pub struct Sink {
 
 /// Checks a document as a sink's configuration: all problems at once.
 pub fn check(document: &Document, environment: &BTreeMap<String, String>) -> Result<Sink> {
+    direction::writes(document)?;
     let mut problems = Problems::default();
     let fields: SinkFields = load::top(document, &mut problems);
     let keys: SinkKeys = load::configs(document, environment, &aliases::ALIASES, &mut problems);
@@ -186,9 +189,6 @@ pub fn check(document: &Document, environment: &BTreeMap<String, String>) -> Res
     );
     effectively_once_is_refused(fields.processing_guarantees, &mut problems);
     let table = required(keys.table_name.clone(), "configs.tableName", &mut problems);
-    if !table.is_empty() {
-        table_name(&table, "configs.tableName", &mut problems);
-    }
     endpoint(&keys.aws_endpoint, "configs.awsEndpoint", &mut problems);
     let most = keys.write.most_in_a_request();
     problems.require((1..=most).contains(&keys.max_batch_size), "configs.maxBatchSize", format!("has to be from 1 to {most}"));
@@ -209,7 +209,8 @@ pub fn check(document: &Document, environment: &BTreeMap<String, String>) -> Res
         "update changes items step by step, and a Shared subscription keeps no order of the steps: write retainOrdering: true, or another subscriptionType",
     );
     let rules = keys.input.rules(&mut problems);
-    let shape = keys.mapping.shape(&mut problems);
+    let shape = keys.mapping.shape(&table, &mut problems);
+    let created_key = keys.mapping.created_key(&mut problems);
     let aws = keys.aws.settings(&mut problems);
     problems.into_result(&document.name)?;
 
@@ -219,6 +220,7 @@ pub fn check(document: &Document, environment: &BTreeMap<String, String>) -> Res
     Ok(Sink {
         settings: Settings {
             table_name: table.into(),
+            created_key,
             rules,
             shape,
             mode,
@@ -393,5 +395,54 @@ mod tests {
             let error = checked(json!({"name": "n", "inputs": ["a"], "configs": configs})).expect_err(key).to_string();
             assert!(error.contains(&format!("configs.{key}: ")) && error.contains(expected), "{key}: {error}");
         }
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_mapping_is_said() {
+        for (configs, key, expected) in [
+            (json!({"primaryKey": ["pk=valeu.id"]}), "primaryKey", "\"valeu.id\" is none of value.FIELD"),
+            (json!({"primaryKey": "a,b,c"}), "primaryKey", "more than two attributes"),
+            (json!({"tableName": "o-${topicName}"}), "allowedTables", "is missing: the tables that tableName may come to"),
+            (json!({"tableName": "o-${tpic}", "allowedTables": "o-*"}), "tableName", "${tpic} is unknown"),
+            (json!({"allowedTables": "o-*"}), "allowedTables", "leave it out"),
+            (json!({"autoCreate": true}), "keySchema", "[\"pk:S\"]"),
+            (json!({"autoCreate": true, "keySchema": ["pk"]}), "keySchema", "has no type: write it as pk:S"),
+            (json!({"ttlSeconds": 5}), "ttlAttribute", "is missing"),
+            (json!({"ttlAttribute": "t"}), "ttlAttribute", "needs ttlSeconds"),
+            (json!({"ttlAttribute": "t", "ttlField": "e", "ttlFrom": "eventTime"}), "ttlFrom", "leave one of them out"),
+            (json!({"deleteMarker": {"field": "op"}}), "deleteMarker", "{field: NAME, values: [VALUE]}"),
+            (json!({"renameFields": {"a": "c", "b": "c"}}), "renameFields", "two attributes the name c"),
+            (json!({"setAttributes": {"a": "S"}}), "setAttributes", "`SS`"),
+            (json!({"metadataAttributes": {"a": "topicc"}}), "metadataAttributes", "is none of"),
+            (json!({"nulls": "drop"}), "nulls", "`omit-nested`"),
+            (json!({"temporalFormat": "java"}), "temporalFormat", "`risingwave`"),
+            (json!({"protobufMessage": "x.Y"}), "protobufDescriptorFile", "protoc --include_imports"),
+            (
+                json!({"protobufMessage": "x.Y", "protobufDescriptorFile": "no/such.pb"}),
+                "protobufDescriptorFile",
+                "no/such.pb cannot be used",
+            ),
+        ] {
+            let mut all = json!({"tableName": "copy"});
+            all.as_object_mut().expect("an object").extend(configs.as_object().expect("an object").clone());
+            let error = checked(json!({"name": "n", "inputs": ["a"], "configs": all})).expect_err(key).to_string();
+            assert!(error.contains(&format!("configs.{key}: ")) && error.contains(expected), "{configs}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_mapping_is_taken_from_one_file() {
+        let configs = json!({"tableName": "copy", "primary_key": "id,at", "sink.ignore-nulls": "true", "temporalFormat": "flink",
+            "staticAttributes": {"v": 1.10, "tags": {"SS": ["a"]}, "m": {"x": null}}, "deleteMarker": {"property": "op", "values": ["d", 1]}});
+        let sink = checked(json!({"name": "n", "inputs": ["a"], "configs": configs})).expect("complete");
+        let shape = &sink.settings.shape;
+        assert_eq!(shape.primary_key.keys().collect::<Vec<_>>(), ["at", "id"]);
+        assert_eq!(shape.fields.nulls, crate::sink::shape::Nulls::Omit);
+        assert_eq!(
+            crate::dynamodb::attribute::to_json(&shape.fixed),
+            r#"{"m":{"M":{"x":{"NULL":true}}},"tags":{"SS":["a"]},"v":{"N":"1.1"}}"#
+        );
+        assert_eq!(shape.delete_marker.as_ref().expect("a marker").values, ["d", "1"]);
+        assert_eq!(sink.settings.rules.temporal, crate::sink::decode::TemporalFormat::Flink);
     }
 }

@@ -11,7 +11,7 @@ use aws_sdk_dynamodb::{
     types::{AttributeValue, DeleteRequest, PutRequest, ScalarAttributeType, TableDescription, TableStatus, WriteRequest},
 };
 
-use super::{conditional, failure::classify};
+use super::{conditional, create_table::create_table, failure::classify};
 use crate::{
     dynamodb::attribute::{Item, ItemKey, Value},
     error::{Error, Kind, Result},
@@ -104,6 +104,10 @@ fn names(writes: &[Arc<Write>]) -> String {
 }
 
 impl ports::ItemTables for ItemTables {
+    async fn create(&self, name: &str, key: &KeySchema) -> Result<()> {
+        create_table(&self.client, name, key).await
+    }
+
     async fn describe(&self, name: &str) -> Result<KeySchema> {
         let doing = || format!("describe table {name} (dynamodb:DescribeTable)");
         let answer = self.client.describe_table().table_name(name).send().await;

@@ -3,6 +3,7 @@
 pub mod attribute;
 pub mod client;
 mod conditional;
+mod create_table;
 pub mod credentials;
 pub mod failure;
 pub mod http;

@@ -219,6 +219,11 @@ pub async fn sink(client: &Client, table: &str) -> Vec<Finding> {
     vec![Finding::of(DESCRIBE, table, Ok(format!("there, with the key {names}"))), Finding::of(WRITE, table, written)]
 }
 
+/// What is not known before there are messages: they choose their tables.
+pub fn chosen(template: &str) -> Finding {
+    Finding::not_tried("dynamodb:BatchWriteItem", template, "each message chooses its table")
+}
+
 /// Whether nothing failed.
 pub fn all_work(findings: &[Finding]) -> bool {
     findings.iter().all(|finding| finding.works() || matches!(finding.outcome, Outcome::NotTried(_)))

@@ -53,7 +53,10 @@ async fn of_sink(configured: &Sink, pulsar: &PulsarSettings) -> Result<Report> {
     let aws = client::load(&configured.aws).await?;
     let dynamodb = client::dynamodb(&aws, configured.dynamodb_endpoint.as_deref());
     let mut findings = vec![probe::identity(&aws, &configured.aws, configured.dynamodb_endpoint.is_some()).await];
-    findings.extend(probe::sink(&dynamodb, &configured.settings.table_name).await);
+    match configured.settings.shape.route {
+        None => findings.extend(probe::sink(&dynamodb, &configured.settings.table_name).await),
+        Some(_) => findings.push(probe::chosen(&configured.settings.table_name)),
+    }
     Ok(report(&findings, reach(pulsar).await, pulsar))
 }
 

@@ -2,25 +2,39 @@
 //!
 //! The message is held meanwhile and nothing further is received, so that the order stays; writes under way go on.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
 
+use super::tables::{self, Missing};
 use crate::{
     error::Result,
-    ports::{InboundMessage, Schema, SchemaId, Schemas},
+    metrics::health::Health,
+    ports::{InboundMessage, ItemTables, KeySchema, Schema, SchemaId, Schemas},
 };
 
 /// What is asked, once for many messages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Question {
     Schema(SchemaId),
+    Table(Arc<str>),
 }
 
 /// What was found out. `None`: there is none.
 #[derive(Debug)]
 pub enum Answer {
     Schema(SchemaId, Option<Schema>),
+    Table(Arc<str>, Option<KeySchema>),
+}
+
+/// Who is asked.
+pub struct Asked<S, T> {
+    pub schemas: Arc<S>,
+    pub tables: Arc<T>,
+    /// What is done about a table that a message names and that is not there.
+    pub missing: Missing,
+    pub backoff: Duration,
+    pub health: Health,
 }
 
 /// A message with the question under way that it waits for.
@@ -30,10 +44,18 @@ pub struct Held {
 }
 
 impl Held {
-    pub fn new<S: Schemas>(message: InboundMessage, question: Question, schemas: &Arc<S>) -> Self {
+    pub fn new<S: Schemas, T: ItemTables>(message: InboundMessage, question: Question, asked: &Asked<S, T>) -> Self {
         let answer: BoxFuture<'static, Result<Answer>> = match question {
+            Question::Table(name) => {
+                let (tables, health) = (asked.tables.clone(), asked.health.clone());
+                let (missing, backoff) = (asked.missing.clone(), asked.backoff);
+                Box::pin(async move {
+                    let schema = tables::find(&*tables, &name, &missing, backoff, &health).await?;
+                    Ok(Answer::Table(name, schema))
+                })
+            }
             Question::Schema(id) => {
-                let schemas = schemas.clone();
+                let schemas = asked.schemas.clone();
                 Box::pin(async move {
                     let schema = schemas.schema(&id).await?;
                     Ok(Answer::Schema(id, schema))

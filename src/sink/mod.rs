@@ -4,7 +4,8 @@
 //! |---|---|---|---|
 //! | receive | `receive` | messages, from the `Inbox` | `max_buffered`, `max_buffered_bytes` (M1), entries held back (`ack`) |
 //! | decode | `decode/` | what a message asks for | the message, 1,000 schemas |
-//! | shape | `shape` | the item that is meant | the message |
+//! | ask | `ask`, `tables` | a schema, or a table's key, that a message waits for | one message |
+//! | shape | `shape/` | the item that is meant | the message |
 //! | map | `map` | one valid write and its item's key | the message |
 //! | mode | `mode` | the write with its condition and version | the message |
 //! | batch | `batch`, `coalesce` | batches of keys that are not in flight (K1) | messages in work |
@@ -26,16 +27,17 @@ pub mod mode;
 mod poison;
 mod receive;
 pub mod shape;
+mod tables;
 mod worker;
 mod write;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
-use self::mode::Mode;
+use self::{ask::Asked, mode::Mode, tables::Missing};
 use crate::{
-    error::{Error, Kind, Result, Retry},
+    error::{Error, Kind, Result},
     metrics::health::Health,
     ports::{Inbox, ItemTables, KeySchema, Publisher, Schemas},
 };
@@ -43,7 +45,10 @@ use crate::{
 /// What the sink worker needs to know; made by `config` from a validated configuration.
 #[derive(Debug, Clone)]
 pub struct Settings {
+    /// The table; a template of its name where messages choose it.
     pub table_name: Arc<str>,
+    /// The key of tables that are made where they are not there; `None`: none are.
+    pub created_key: Option<KeySchema>,
     /// How messages are read.
     pub rules: decode::Rules,
     /// How items are made of them.
@@ -85,51 +90,41 @@ pub async fn run<I: Inbox, S: Schemas, T: ItemTables, P: Publisher>(
     health: Health,
     stop: CancellationToken,
 ) -> Result<()> {
-    let schema = tokio::select! {
-        biased;
-        () = stop.cancelled() => return close(inbox).await,
-        schema = describe(&*tables, &settings, &health) => schema,
-    };
-    match schema {
-        Ok(schema) => {
-            let mut worker = worker::Worker::new(settings, schema, inbox, schemas, tables, dead_letters, health);
-            let served = worker.serve(&stop).await;
-            let drained = worker.drain().await;
-            let closed = close(worker.into_inbox()).await;
-            served.and(drained).and(closed)
-        }
-        Err(error) => {
-            // What counts is why there is no table.
-            let _ = close(inbox).await;
-            Err(error)
+    let backoff = settings.backoff;
+    let missing = |otherwise| settings.created_key.clone().map_or(otherwise, Missing::Create);
+    let mut known = HashMap::new();
+    if settings.shape.route.is_none() {
+        // One table for all: nothing is received without it.
+        let table = settings.table_name.clone();
+        let missing = missing(Missing::Wait);
+        let found = tokio::select! {
+            biased;
+            () = stop.cancelled() => return close(inbox).await,
+            found = tables::find(&*tables, &table, &missing, backoff, &health) => found,
+        };
+        match found.and_then(|found| found.map_or(Ok(None), |schema| usable(&settings, &table, schema).map(Some))) {
+            Ok(schema) => known.extend(schema.map(|schema| (table, schema))),
+            Err(error) => {
+                // What counts is why there is no table.
+                let _ = close(inbox).await;
+                return Err(error);
+            }
         }
     }
+    let missing = missing(Missing::Tell);
+    let asked = Asked { schemas, tables, missing, backoff, health };
+    let mut worker = worker::Worker::new(settings, known, inbox, asked, dead_letters);
+    let served = worker.serve(&stop).await;
+    let drained = worker.drain().await;
+    let closed = close(worker.into_inbox()).await;
+    served.and(drained).and(closed)
 }
 
-/// The table's keys. Tries again where time or a person can heal it.
-async fn describe<T: ItemTables>(tables: &T, settings: &Settings, health: &Health) -> Result<KeySchema> {
-    const STAGE: &str = "sink/table";
-    let mut attempts = 0;
-    loop {
-        let error = match tables.describe(&settings.table_name).await {
-            Ok(schema) => {
-                health.green(STAGE);
-                return match settings.mode.contradiction(&schema) {
-                    Some(why) => Err(Error::new(Kind::Configuration, format!("write to table {}", settings.table_name), why)),
-                    None => Ok(schema),
-                };
-            }
-            Err(error) => error,
-        };
-        let delay = match error.retry() {
-            Retry::Never => return Err(error),
-            Retry::Timed => write::full_jitter(settings.backoff, attempts, fastrand::f64()),
-            Retry::Manual => write::MANUAL_RETRY,
-        };
-        tracing::warn!(table = %settings.table_name, %error, "the table cannot be described, trying again");
-        health.red(STAGE, &error);
-        attempts += 1;
-        tokio::time::sleep(delay).await;
+/// Checks what the configuration says about a table's key.
+fn usable(settings: &Settings, table: &str, schema: KeySchema) -> Result<KeySchema> {
+    match settings.shape.contradicts(&schema).or_else(|| settings.mode.contradiction(&schema)) {
+        None => Ok(schema),
+        Some(why) => Err(Error::new(Kind::Configuration, format!("write to table {table}"), why)),
     }
 }
 

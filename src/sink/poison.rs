@@ -12,6 +12,12 @@ use crate::{
 pub enum Reason {
     /// The payload is not of its format.
     NotParseable,
+    /// A message without a value, where such messages are not wanted.
+    Tombstone,
+    /// The message names no table, or one that is not allowed or not there.
+    Table,
+    /// The time to live is no number of seconds since 1970.
+    TtlInvalid,
     /// The message's schema is gone or cannot be used.
     Schema,
     /// A change event whose stream carries no new images.
@@ -52,6 +58,9 @@ impl Reason {
     pub fn name(self) -> &'static str {
         match self {
             Reason::NotParseable => "NOT_PARSEABLE",
+            Reason::Tombstone => "TOMBSTONE",
+            Reason::Table => "TABLE",
+            Reason::TtlInvalid => "TTL_INVALID",
             Reason::Schema => "SCHEMA",
             Reason::NoNewImage => "NO_NEW_IMAGE",
             Reason::UnknownEvent => "UNKNOWN_EVENT",
@@ -90,7 +99,7 @@ impl Poison {
 
     /// The same, with where in the message it is: names from outside in.
     pub fn at(self, name: &str) -> Self {
-        let separator = if self.message.starts_with(|c: char| c == '"') { "." } else { ": " };
+        let separator = if self.message.starts_with('"') { "." } else { ": " };
         Self { message: format!("{name:?}{separator}{}", self.message), ..self }
     }
 

@@ -1,6 +1,6 @@
 //! The loop that runs the stages, and the drain.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use metrics::{Counter, Gauge, counter, gauge, histogram};
 use tokio::time::{Instant, MissedTickBehavior};
@@ -9,10 +9,10 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Settings,
     ack::Acks,
-    ask::{self, Answer, Held, Question},
+    ask::{self, Answer, Asked, Held, Question},
     batch::{Batches, Limits, Outcome, Settled, Ticket, max_bytes},
     dead_letter::{self, Burial, DeadLetters, Origin},
-    decode::Decoder,
+    decode::{Decoder, Record},
     map::{Target, key_json, map},
     mode::{OnConditionFailure, Shaped, is_as_written},
     poison::{Poison, Reason},
@@ -36,9 +36,10 @@ const DEAD_LETTERS: &str = "sink/dead_letter";
 
 pub struct Worker<I, S, T> {
     settings: Settings,
-    schema: KeySchema,
+    /// The keys of the tables that are written to, one at least for each message in work.
+    tables: HashMap<Arc<str>, KeySchema>,
     inbox: I,
-    schemas: Arc<S>,
+    asked: Asked<S, T>,
     decoder: Decoder,
     held: Option<Held>,
     room: Room,
@@ -68,12 +69,10 @@ struct Meters {
 impl<I: Inbox, S: Schemas, T: ItemTables> Worker<I, S, T> {
     pub fn new<P: Publisher>(
         settings: Settings,
-        schema: KeySchema,
+        tables: HashMap<Arc<str>, KeySchema>,
         inbox: I,
-        schemas: Arc<S>,
-        tables: Arc<T>,
+        asked: Asked<S, T>,
         dead_letters: Option<P>,
-        health: Health,
     ) -> Self {
         let vehicle = settings.mode.vehicle();
         let limits = Limits {
@@ -84,18 +83,18 @@ impl<I: Inbox, S: Schemas, T: ItemTables> Worker<I, S, T> {
             remember: settings.max_buffered.saturating_add(CLIENT_MESSAGES),
         };
         Self {
-            schema,
+            tables,
             inbox,
-            schemas,
             decoder: Decoder::new(settings.rules.clone()),
             held: None,
             room: Room::new(settings.max_buffered, settings.max_buffered_bytes),
             acks: Acks::default(),
             batches: Batches::new(limits),
-            writer: Writer::new(tables, vehicle, settings.max_in_flight, settings.backoff),
+            writer: Writer::new(asked.tables.clone(), vehicle, settings.max_in_flight, settings.backoff),
             dead_letters: dead_letters.map(|publisher| DeadLetters::new(publisher, settings.max_buffered)),
             settings,
-            health,
+            health: asked.health.clone(),
+            asked,
             last_error: None,
             meters: Meters {
                 received: counter!(names::SINK_RECEIVED),
@@ -184,7 +183,8 @@ impl<I: Inbox, S: Schemas, T: ItemTables> Worker<I, S, T> {
             self.writer.send(batch, now);
         }
         while let Some(grave) = self.batches.next_grave() {
-            let poison = Poison { item_key: Some(key_json(grave.write.item(), &self.schema)), ..grave.poison };
+            let schema = self.tables.get(&grave.write.table);
+            let poison = Poison { item_key: schema.map(|schema| key_json(grave.write.item(), schema)), ..grave.poison };
             self.bury(grave.ticket, poison, Some(grave.key))?;
         }
         Ok(())
@@ -194,10 +194,15 @@ impl<I: Inbox, S: Schemas, T: ItemTables> Worker<I, S, T> {
         let mapped = match self.read(&message) {
             Ok(mapped) => mapped,
             Err(question) => {
-                self.held = Some(Held::new(message, question, &self.schemas));
+                self.held = Some(Held::new(message, question, &self.asked));
                 return Ok(());
             }
         };
+        self.admit(message, mapped)
+    }
+
+    /// Takes a message into work.
+    fn admit(&mut self, message: InboundMessage, mapped: Result<Option<Shaped>, Poison>) -> Result<()> {
         self.meters.received.increment(1);
         let (slot, free) = self.acks.received(&message.entry, message.batch_index, message.batch_size);
         self.acknowledge(free)?;
@@ -229,17 +234,37 @@ impl<I: Inbox, S: Schemas, T: ItemTables> Worker<I, S, T> {
         if let Some(id) = self.decoder.missing(message) {
             return Err(Question::Schema(id));
         }
-        let shaped = self.decoder.decode(message).and_then(|record| self.settings.shape.shape(record, message, &self.schema));
-        let Settings { table_name, mode, .. } = &self.settings;
-        let mapped = shaped.and_then(|shaped| map(shaped, table_name, &self.schema));
-        let in_mode = |mapped| mode.shape(mapped, &self.schema, message, epoch_millis() / 1000);
-        Ok(mapped.and_then(|mapped| mapped.map(in_mode).transpose()))
+        Ok(match self.addressed(message) {
+            Err(poison) => Err(poison),
+            Ok((record, table)) => {
+                let Some(schema) = self.tables.get(&table) else { return Err(Question::Table(table)) };
+                let Settings { shape, mode, .. } = &self.settings;
+                let now = epoch_millis();
+                let mapped = shape.shape(record, message, schema, now).and_then(|shaped| map(shaped, &table, schema));
+                mapped.and_then(|mapped| mapped.map(|mapped| mode.shape(mapped, schema, message, now / 1000)).transpose())
+            }
+        })
+    }
+
+    /// A message, read, and the table that it is for.
+    fn addressed(&self, message: &InboundMessage) -> Result<(Record, Arc<str>), Poison> {
+        let record = self.decoder.decode(message)?;
+        let table = self.settings.shape.table(&record, message).unwrap_or_else(|| Ok(self.settings.table_name.clone()))?;
+        Ok((record, table))
     }
 
     /// The held message goes on with what was found out.
     fn told(&mut self, (message, answer): (InboundMessage, Answer)) -> Result<()> {
         match answer {
             Answer::Schema(id, schema) => self.decoder.learn(id, schema)?,
+            Answer::Table(table, Some(schema)) => {
+                let schema = super::usable(&self.settings, &table, schema)?;
+                self.tables.insert(table, schema);
+            }
+            Answer::Table(table, None) => {
+                let why = format!("table {table} is not there; autoCreate: true makes such tables");
+                return self.admit(message, Err(Poison::new(Reason::Table, why)));
+            }
         }
         self.accept(message)
     }
@@ -298,7 +323,8 @@ impl<I: Inbox, S: Schemas, T: ItemTables> Worker<I, S, T> {
     /// Starts a message's way into the dead-letter topic; without one, the worker ends.
     fn bury(&mut self, ticket: Ticket, poison: Poison, key: Option<Target>) -> Result<()> {
         let Some(message) = self.room.get(ticket) else { return Ok(()) };
-        let Settings { table_name, worker_id, .. } = &self.settings;
+        let worker_id = &self.settings.worker_id;
+        let table_name = key.as_ref().map_or(&self.settings.table_name, |key| &key.table);
         let doing = || format!("write message {} of {} to table {table_name}", message.id(), message.entry.topic);
         let ends = poison.reason == Reason::ConditionFailed && self.settings.mode.on_condition_failure == OnConditionFailure::Fail;
         if ends {

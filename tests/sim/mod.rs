@@ -2,4 +2,5 @@
 
 mod sink;
 mod sink_schemas;
+mod sink_tables;
 mod source;

@@ -8,6 +8,8 @@ pub const ALIASES: Aliases = Aliases {
         ("table-name", "tableName"),
         ("table", "tableName"),
         ("dynamodb.table", "tableName"),
+        ("primary_key", "primaryKey"),
+        ("sink.ignore-nulls", "nulls"),
         ("aws.region", "awsRegion"),
         ("region", "awsRegion"),
         ("aws.endpoint", "awsEndpoint"),

@@ -18,6 +18,7 @@ use super::{
     ProcessingGuarantees,
     alias::Aliases,
     aws::AwsKeys,
+    direction,
     lease::LeaseKeys,
     load::{self, Document},
     validate::{Problems, full_topic_name},
@@ -212,6 +213,7 @@ pub(super) const DRAIN_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// Checks a document as a source's configuration: all problems at once.
 pub fn check(document: &Document, environment: &BTreeMap<String, String>) -> Result<Source> {
+    direction::reads(document)?;
     let mut problems = Problems::default();
     let fields: SourceFields = load::top(document, &mut problems);
     let keys: SourceKeys = load::configs(document, environment, &Aliases::default(), &mut problems);

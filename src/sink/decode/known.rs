@@ -1,6 +1,6 @@
 //! The schemas that are known, and reading by them.
 
-use std::{collections::HashMap, sync::Arc};
+use std::collections::HashMap;
 
 use super::{
     Decoded, InputFormat, Record, Rules,
@@ -96,7 +96,7 @@ impl Decoder {
     fn id(&self, message: &InboundMessage) -> Option<SchemaId> {
         let version = message.schema_version.as_ref().filter(|version| !version.is_empty())?;
         let by_schema = matches!(self.rules.format, InputFormat::Auto | InputFormat::Schema);
-        by_schema.then(|| SchemaId { topic: whole_topic(&message.entry.topic), version: version.clone() })
+        by_schema.then(|| SchemaId { topic: message.entry.topic_and_partition().0.into(), version: version.clone() })
     }
 
     /// Reads a message whose schema is known. `Poison`: it never can be.
@@ -171,13 +171,5 @@ impl Decoder {
             },
             Known::KeyValue { .. } => Err(Poison::new(Reason::Schema, "a KEY_VALUE schema in another one")),
         }
-    }
-}
-
-/// `…/orders-partition-3` → `…/orders`: partitions share the topic's schemas.
-fn whole_topic(topic: &Arc<str>) -> Arc<str> {
-    match topic.rsplit_once("-partition-") {
-        Some((whole, number)) if !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()) => whole.into(),
-        _ => topic.clone(),
     }
 }

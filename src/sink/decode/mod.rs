@@ -118,6 +118,21 @@ pub enum Decoded {
     Nothing,
 }
 
+impl Decoded {
+    /// What it is about: the item, or the key to delete. `None` where the message has no value.
+    pub fn value(&self) -> Option<&Item> {
+        match self {
+            Self::Put(item) | Self::Document(item) | Self::Delete(item) | Self::DeleteLike(item) => Some(item),
+            Self::Tombstone | Self::Nothing => None,
+        }
+    }
+}
+
+/// A text as a JSON object, if it is one.
+pub fn json_object(text: &str) -> Option<Item> {
+    json::decode(text, JsonMode::Document).ok()
+}
+
 /// The members of a JSON object, unread.
 type Members<'a> = BTreeMap<String, &'a RawValue>;
 

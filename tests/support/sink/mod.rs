@@ -129,6 +129,7 @@ impl World {
         let (table, dead_topic) = (Table::default(), DeadTopic::default());
         let settings = Settings {
             table_name: "copies".into(),
+            created_key: None,
             rules: Rules::default(),
             shape: Shape::default(),
             mode: Mode::default(),

@@ -46,6 +46,10 @@ struct State {
     unanswered: HashSet<u64>,
     script: VecDeque<Fault>,
     describe_script: VecDeque<Kind>,
+    /// The tables that were made.
+    created: Vec<String>,
+    /// Which table each item was written to last.
+    tables: BTreeMap<u64, String>,
     /// Draws faults and delays once the script is over.
     random: Option<fastrand::Rng>,
     /// Keys that are never processed.
@@ -108,6 +112,15 @@ impl Table {
         self.released.notify_waiters();
     }
 
+    pub fn created(&self) -> Vec<String> {
+        self.lock().created.clone()
+    }
+
+    /// The table of each item.
+    pub fn tables(&self) -> BTreeMap<u64, String> {
+        self.lock().tables.clone()
+    }
+
     pub fn in_flight(&self) -> usize {
         self.lock().unanswered.len()
     }
@@ -140,6 +153,7 @@ impl Table {
         let mut state = self.lock();
         for write in writes {
             let key = key_of(write.item());
+            state.tables.insert(key, write.table.to_string());
             let becomes = matches!(write.action, Action::Put(_)).then(|| version(write.item()));
             state.history.entry(key).or_default().push(becomes);
             match &write.action {
@@ -184,7 +198,15 @@ impl Drop for Call {
 }
 
 impl ItemTables for Table {
-    async fn describe(&self, _: &str) -> Result<KeySchema> {
+    async fn create(&self, table: &str, _: &KeySchema) -> Result<()> {
+        self.lock().created.push(table.to_owned());
+        Ok(())
+    }
+
+    async fn describe(&self, table: &str) -> Result<KeySchema> {
+        if table.starts_with("missing") && !self.lock().created.iter().any(|made| made == table) {
+            return Err(Error::new(Kind::NotFound, format!("describe table {table}"), "as scripted"));
+        }
         match self.lock().describe_script.pop_front() {
             Some(kind) => Err(Error::new(kind, "describe table copies", "as scripted")),
             None => Ok(KeySchema { partition: ("pk".into(), KeyType::N), sort: None }),

@@ -25,10 +25,11 @@ pub fn exit_code(error: &Error) -> u8 {
 /// How often the parent is looked for.
 const PARENT_LOOK: Duration = Duration::from_millis(500);
 
-/// What ends the process from outside: SIGTERM, SIGINT and, where a host wants it, the end of the process that started this one.
+/// What ends the process from outside: SIGTERM and SIGINT, and for a host's child the end of its parent.
 pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    /// Of a host's child.
     parent: Option<u32>,
 }
 
@@ -39,21 +40,29 @@ impl Signals {
         Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())?, parent: None })
     }
 
-    /// Also listens for the parent's end: whoever is killed with -9 cannot tell its children. The parent is looked for, not listened to, since
-    /// Linux ties its own signal for this to the *thread* that forked, and a virtual machine's threads come and go.
-    pub fn or_the_parents_end(self) -> Self {
+    /// As a host's child: the parent's end ends it too, since whoever is killed with -9 cannot tell its children; and a second signal changes
+    /// nothing, since a terminal's Ctrl-C reaches parent and child, and then the parent terminates the child.
+    ///
+    /// The parent is looked for, not listened to: Linux ties its own signal for this to the *thread* that forked, and a virtual machine's threads
+    /// come and go.
+    pub fn of_a_child(self) -> Self {
         Self { parent: Some(parent_id()), ..self }
     }
 
     async fn next(&mut self) -> &'static str {
-        let gone = tokio::select! {
-            _ = self.terminate.recv() => return "SIGTERM",
-            _ = self.interrupt.recv() => return "SIGINT",
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
             () = end_of(self.parent) => "the end of the parent process",
-        };
-        // It ends once.
-        self.parent = None;
-        gone
+        }
+    }
+
+    /// The one after the first.
+    async fn second(&mut self) -> &'static str {
+        match self.parent {
+            Some(_) => std::future::pending().await,
+            None => self.next().await,
+        }
     }
 }
 
@@ -66,7 +75,7 @@ async fn end_of(parent: Option<u32>) {
     }
 }
 
-/// Runs a worker to its end. The first signal cancels `stop`, so that the worker drains (Z1); a second one, or
+/// Runs a worker to its end. The first signal cancels `stop`, so that the worker drains (Z1); a second one (but see [`Signals::of_a_child`]), or
 /// `deadline` after the first, ends the process at once.
 pub async fn supervise(
     mut signals: Signals,
@@ -78,11 +87,12 @@ pub async fn supervise(
     let outcome = tokio::select! {
         outcome = &mut worker => outcome,
         signal = signals.next() => {
-            tracing::info!(signal, "stopping: finishing what is under way; a second signal ends at once");
+            let then = if signals.parent.is_some() { "" } else { "; a second signal ends at once" };
+            tracing::info!(signal, "stopping: finishing what is under way{then}");
             stop.cancel();
             tokio::select! {
                 outcome = &mut worker => outcome,
-                signal = signals.next() => {
+                signal = signals.second() => {
                     tracing::warn!(signal, "stopped without finishing; what is not acknowledged comes again");
                     return ExitCode::from(EXIT_INTERRUPTED);
                 }
@@ -102,5 +112,40 @@ pub async fn supervise(
             tracing::error!(%error, "stopped: cannot go on");
             ExitCode::from(exit_code(&error))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn terminate() {
+        let killed = std::process::Command::new("kill").args(["-TERM", &std::process::id().to_string()]).status();
+        assert!(killed.expect("kill runs").success());
+    }
+
+    /// A worker that is told to stop, hears of a second signal while it drains, and then ends well.
+    async fn supervised(signals: Signals, mut heard: Signal) -> String {
+        let stop = CancellationToken::new();
+        let worker = async {
+            terminate();
+            stop.cancelled().await;
+            heard.recv().await;
+            terminate();
+            heard.recv().await;
+            // Long enough for whoever ends at once.
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            Ok(())
+        };
+        format!("{:?}", supervise(signals, stop.clone(), Duration::from_secs(30), worker).await)
+    }
+
+    #[tokio::test]
+    async fn z1_a_second_signal_ends_at_once_but_not_a_hosts_child() {
+        let listen = || (Signals::listen().expect("signals"), signal(SignalKind::terminate()).expect("signals"));
+        let (signals, heard) = listen();
+        assert_eq!(supervised(signals, heard).await, format!("{:?}", ExitCode::from(EXIT_INTERRUPTED)));
+        let (signals, heard) = listen();
+        assert_eq!(supervised(signals.of_a_child(), heard).await, format!("{:?}", ExitCode::SUCCESS));
     }
 }

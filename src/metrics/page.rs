@@ -10,9 +10,10 @@ pub fn markdown() -> String {
         "# Metrics\n\n\
          Generated from the code by `pulsar-io-dynamodb config-schema --metrics`; do not edit.\n\n\
          `--http-address HOST:PORT` serves\n\n\
-         - `/metrics`: what is listed here, as Prometheus text;\n\
+         - `/metrics` and `/`: what is listed here, as Prometheus text;\n\
          - `/healthz`: 200, or 503 with a line for each reason why the worker makes no progress;\n\
-         - `/status`: the same reasons and, for a source, each shard with its lag and what waits, as JSON.\n",
+         - `/status`: the same reasons and, for a source, each shard with its lag and what waits, as JSON.\n\n\
+         [As a function of Pulsar](functions.md) it serves them on the port that its host gives it, and `/metrics` has the host's labels and Pulsar's own series too.\n",
     );
     for (title, prefix) in [("Source", "dynamodb_source_"), ("Sink", "dynamodb_sink_"), ("Both", "")] {
         let of_other = |name: &str| prefix.is_empty() && (name.starts_with("dynamodb_source_") || name.starts_with("dynamodb_sink_"));

@@ -97,7 +97,7 @@ pub fn run(arguments: &[String], environment: &BTreeMap<String, String>) -> Resu
     let runtime = Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Error::new(Kind::Fatal, "start the runtime", error))?;
     runtime.block_on(async {
-        let signals = Signals::listen()?.or_the_parents_end();
+        let signals = Signals::listen()?.of_a_child();
         // Who is asked for its state in Kubernetes is asked over the network, and Pulsar's worker fetches metrics by its host's own name.
         let everywhere = |port| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
         let asked = http::bind(everywhere(instance.port), "the port for InstanceControl,").await?;

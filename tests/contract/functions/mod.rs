@@ -6,7 +6,7 @@ mod mesh;
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use pulsar_io_dynamodb::{
-    config::{sink::Sink, source::Source},
+    config::{load, sink::Sink, source::Source},
     error::Result,
     host::functions::{
         instance::Instance,
@@ -237,4 +237,22 @@ fn authentication_and_tls_are_the_workers() {
     }
     let other = with(json!({"clientAuthenticationPlugin": "org.apache.pulsar.client.impl.auth.AuthenticationSasl"}));
     assert!(failure(other).contains("AuthenticationSasl is not supported"));
+}
+
+#[test]
+fn the_files_that_we_ship_for_functions_are_good() {
+    let shipped = |name: &str| {
+        let file = load::read(&PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("connector-config").join(name)).expect("readable").top;
+        let text = |key: &str| file.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let inputs: serde_json::Map<String, Value> =
+            file["inputs"].as_array().expect("a list").iter().map(|topic| (topic.as_str().expect("text").into(), "{}".into())).collect();
+        json!({
+            "pulsarServiceURL": "pulsar://broker", "port": 1, "tenant": text("tenant"), "nameSpace": text("namespace"), "name": text("name"),
+            "sourceInputSpecs": inputs, "sinkSpecsTopic": text("output"), "userConfig": file["userConfig"].to_string()
+        })
+    };
+    let found = source(of(&shipped("function-source.yaml"), &[]));
+    assert_eq!((found.topic.as_str(), found.stream.as_str()), ("persistent://public/default/orders-changes", "table:orders"));
+    let found = sink(of(&shipped("function-sink.yaml"), &[]));
+    assert_eq!(found.subscription.topics, ["persistent://public/default/orders-changes"]);
 }

@@ -1,11 +1,11 @@
 //! The connection to Pulsar, and what its errors mean.
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{fs, ops::Deref, path::PathBuf, sync::Arc, time::Duration};
 
 use ::pulsar::{
     ConnectionRetryOptions, OperationRetryOptions, Pulsar, TokioExecutor,
     authentication::Authentication,
-    error::{AuthenticationError, ConnectionError, ConsumerError, ProducerError, ServiceDiscoveryError},
+    error::{AuthenticationError, ConnectionError, ConsumerError, ServiceDiscoveryError},
     message::proto::ServerError,
 };
 use secrecy::{ExposeSecret, SecretString};
@@ -16,8 +16,26 @@ use crate::{
     metrics::health::Health,
 };
 
-/// A connected client; cheap to clone, one pool of connections.
-pub type Client = Pulsar<TokioExecutor>;
+/// A connected client of the library, and what connections beside it need; cheap to clone.
+#[derive(Clone)]
+pub struct Client {
+    library: Pulsar<TokioExecutor>,
+    settings: Arc<Settings>,
+}
+
+impl Client {
+    pub(super) fn settings(&self) -> &Settings {
+        &self.settings
+    }
+}
+
+impl Deref for Client {
+    type Target = Pulsar<TokioExecutor>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.library
+    }
+}
 
 /// How to reach Pulsar. Comes from flags, the environment or `client.conf`, never from a connector's configuration file.
 #[derive(Debug, Clone)]
@@ -93,9 +111,9 @@ pub async fn connect(settings: &Settings, health: &Health) -> Result<Client> {
             builder = builder.with_certificate_chain(certificates.clone());
         }
         match attempts.watch(builder.build()).await.map_err(|error| classify(doing(), &error)) {
-            Ok(client) => {
+            Ok(library) => {
                 attempts.succeeded();
-                return Ok(client);
+                return Ok(Client { library, settings: Arc::new(settings.clone()) });
             }
             Err(error) => attempts.failed(error).await?,
         }
@@ -208,31 +226,16 @@ impl Attempts {
 /// The kind of a client error: what the server said, or that the way to it is down.
 pub fn classify(doing: impl Into<String>, error: &::pulsar::Error) -> Error {
     use ::pulsar::Error as E;
-    if let Some((server, message)) = refused_send(error) {
-        return Error::new(server_kind(server), doing, format!("{}: {message}", server.as_str_name()));
-    }
     let kind = match error {
         E::Connection(error)
         | E::Consumer(ConsumerError::Connection(error))
-        | E::Producer(ProducerError::Connection(error))
         | E::ServiceDiscovery(ServiceDiscoveryError::Connection(error)) => connection_kind(error),
         E::ServiceDiscovery(ServiceDiscoveryError::Query(Some(server), _)) => server_kind(*server),
-        E::Producer(ProducerError::Batch(inner)) => return classify(doing, inner),
-        E::Producer(ProducerError::Fenced) => Kind::Fatal,
         E::Authentication(AuthenticationError::Retriable(_)) => Kind::Unavailable,
         E::Authentication(_) => Kind::Credentials,
         _ => Kind::Unavailable,
     };
     Error::new(kind, doing, error)
-}
-
-/// What the broker said of a message that it refuses. The library has no error for it but the text of the whole answer.
-fn refused_send(error: &::pulsar::Error) -> Option<(ServerError, &str)> {
-    let ::pulsar::Error::Producer(ProducerError::Connection(ConnectionError::UnexpectedResponse(text))) = error else { return None };
-    let (_, answer) = text.split_once("send_error: Some(CommandSendError {")?;
-    let (_, answer) = answer.split_once(" error: ")?;
-    let (server, answer) = answer.split_once(", message: \"")?;
-    Some((ServerError::from_str_name(server)?, answer.split_once("\" }").map_or(answer, |(message, _)| message)))
 }
 
 fn connection_kind(error: &ConnectionError) -> Kind {
@@ -273,22 +276,6 @@ mod tests {
         let error = connect(&settings("http://localhost:8080"), &Health::default()).await.err().expect("refused");
         assert_eq!(error.kind(), Kind::Configuration);
         assert!(error.to_string().contains("pulsar+ssl://"), "{error}");
-    }
-
-    #[test]
-    fn what_the_broker_says_of_a_message_is_read_from_the_librarys_text() {
-        use ::pulsar::message::proto::{BaseCommand, CommandSendError};
-        let refusal = |server: ServerError| {
-            let refused = CommandSendError { producer_id: 1, sequence_id: 2, error: server.into(), message: "Exceed \"it\"".into() };
-            let command = BaseCommand { send_error: Some(refused), ..Default::default() };
-            let text = format!("Unexpected response from pulsar: {command:?}");
-            let error = ::pulsar::Error::Producer(ProducerError::Connection(ConnectionError::UnexpectedResponse(text)));
-            classify("publish", &::pulsar::Error::Producer(ProducerError::Batch(std::sync::Arc::new(error))))
-        };
-        let error = refusal(ServerError::NotAllowedError);
-        assert_eq!((error.kind(), error.why()), (Kind::Invalid, r#"NotAllowedError: Exceed \"it\""#));
-        assert_eq!(refusal(ServerError::TopicTerminatedError).kind(), Kind::Closed);
-        assert_eq!(refusal(ServerError::PersistenceError).kind(), Kind::Unavailable);
     }
 
     #[tokio::test]

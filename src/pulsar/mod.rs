@@ -1,6 +1,7 @@
 //! The only users of the Pulsar client: connection, publisher, inbox, schemas.
 
 pub mod client;
+mod connection;
 pub mod handshake;
 pub mod inbox;
 pub mod publisher;

@@ -9,7 +9,7 @@ use ::pulsar::message::proto::{self, BaseCommand, CommandGetSchema, ServerError,
 
 use super::{
     client::{Attempts, Settings, server_kind},
-    handshake::{exchange, open},
+    connection::{Address, Connection},
 };
 use crate::{
     error::{Error, Kind, Result},
@@ -60,10 +60,13 @@ async fn ask(settings: &Settings, id: &SchemaId) -> Result<Option<Schema>> {
     const REQUEST: u64 = 1;
     let doing = doing(settings, id);
     let failed = |kind, why: &dyn std::fmt::Display| Error::new(kind, &*doing, why);
-    let (mut frames, _) = open(settings, &doing).await?;
+    let about_it = |error: Error| Error::new(error.kind(), &*doing, error.why());
+    let address = Address { url: settings.url.clone(), behind_proxy: None };
+    let mut connection = Connection::open(settings, &address).await.map_err(about_it)?;
     let question = CommandGetSchema { request_id: REQUEST, topic: id.topic.to_string(), schema_version: Some(id.version.clone()) };
     let command = BaseCommand { r#type: Type::GetSchema.into(), get_schema: Some(question), ..Default::default() };
-    let answer = exchange(&mut frames, command, &doing).await?;
+    connection.send(command).await.map_err(about_it)?;
+    let answer = connection.receive().await.map_err(about_it)?;
     if let Some(refused) = answer.error {
         return Err(failed(server_kind(refused.error()), &refused.message));
     }

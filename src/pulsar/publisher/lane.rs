@@ -12,17 +12,16 @@ use std::{
     time::Duration,
 };
 
-use ::pulsar::{Producer, TokioExecutor, producer::Message};
 use tokio::{
     sync::{OwnedSemaphorePermit, mpsc, oneshot},
     time::Instant,
 };
 
-use super::{Batching, Options, stopped};
+use super::{Batching, Options, entry::Entry, producer::Producer, stopped};
 use crate::{
     error::{Error, Kind, Result},
     ports::{OutboundMessage, Receipt, Refusal},
-    pulsar::client::{Attempts, Client, classify},
+    pulsar::client::{Attempts, Client},
 };
 
 /// The sending side.
@@ -129,7 +128,7 @@ impl Lane {
         let mut bound = self.bound;
         loop {
             if staged.is_empty() {
-                let Some(first) = queue.recv().await else { break };
+                let Some(first) = self.wire.next(&mut queue).await else { break };
                 staged.push_back(first);
             }
             self.fill(&mut staged, &mut queue, bound).await;
@@ -173,7 +172,7 @@ impl Lane {
     }
 
     /// Stages what is queued, and waits for more as long as configured where that is less than a batch.
-    async fn fill(&self, staged: &mut VecDeque<Queued>, queue: &mut mpsc::Receiver<Queued>, bound: Bound) {
+    async fn fill(&mut self, staged: &mut VecDeque<Queued>, queue: &mut mpsc::Receiver<Queued>, bound: Bound) {
         let mut bytes: usize = staged.iter().map(|queued| queued.bytes).sum();
         let mut deadline = None;
         while staged.len() < bound.messages && bytes < bound.bytes {
@@ -182,7 +181,7 @@ impl Lane {
                 Err(_) if self.delay.is_zero() => return,
                 Err(_) => {
                     let deadline = *deadline.get_or_insert_with(|| Instant::now() + self.delay);
-                    let Ok(Some(next)) = tokio::time::timeout_at(deadline, queue.recv()).await else { return };
+                    let Ok(Some(next)) = tokio::time::timeout_at(deadline, self.wire.next(queue)).await else { return };
                     next
                 }
             };
@@ -242,65 +241,59 @@ struct Wire {
     client: Client,
     topic: String,
     options: Options,
-    producer: Option<Producer<TokioExecutor>>,
+    producer: Option<Producer>,
 }
 
 impl Wire {
+    /// Takes the next message from the queue. Meanwhile the producer is kept, or given up where the broker has closed it: the next batch makes a new one.
+    async fn next(&mut self, queue: &mut mpsc::Receiver<Queued>) -> Option<Queued> {
+        while let Some(producer) = &mut self.producer {
+            tokio::select! {
+                biased;
+                next = queue.recv() => return next,
+                ended = producer.idle() => {
+                    tracing::debug!(topic = self.topic, error = %ended, "the producer has ended");
+                    self.producer = None;
+                }
+            }
+        }
+        queue.recv().await
+    }
+
     /// Sends one batch and waits until the broker has stored it.
-    async fn attempt(&mut self, batch: impl ExactSizeIterator<Item = &OutboundMessage> + Clone) -> Result<(), Failure> {
-        let topic = &self.topic;
-        let doing = || format!("publish to topic {topic}");
+    async fn attempt<'m>(&mut self, batch: impl ExactSizeIterator<Item = &'m OutboundMessage> + Clone) -> Result<(), Failure> {
+        let doing = || format!("publish to topic {}", self.topic);
         let producer = match &mut self.producer {
             Some(producer) => producer,
             empty => {
-                let builder = self.client.producer().with_topic(topic).with_options(self.options.of_producer());
-                let refused = |error| match classify(doing(), &error) {
-                    error if error.kind() == Kind::Poison => Failure::Topic(Error::new(Kind::Invalid, doing(), error.why())),
-                    error => Failure::Call(error),
+                let refused = |error: Error| match error.kind() {
+                    Kind::Poison => Failure::Topic(Error::new(Kind::Invalid, doing(), error.why())),
+                    _ => Failure::Call(error),
                 };
-                empty.insert(builder.build().await.map_err(refused)?)
+                empty.insert(Producer::open(&self.client, &self.topic).await.map_err(refused)?)
             }
         };
-        let refused = |error| match classify(doing(), &error) {
-            error if matches!(error.kind(), Kind::Poison | Kind::Invalid) => {
-                Failure::Batch(Error::new(Kind::Invalid, doing(), error.why()))
-            }
-            error => Failure::Call(error),
+        let (compression, mut messages) = (self.options.compression, batch.clone());
+        let entry = match messages.next() {
+            Some(message) if self.options.batching.is_none() => Entry::alone(message, compression),
+            _ => Entry::batch(batch.clone(), batch.clone().map(size).sum(), compression),
         };
+        let entry = entry.map_err(|error| Failure::Call(Error::new(Kind::Fatal, doing(), error)))?;
         if !batch.clone().all(|message| message.while_held.may_send()) {
             return Err(Failure::Late);
         }
-        let mut receipts = Vec::with_capacity(batch.len());
-        for message in batch {
-            receipts.push(producer.send_non_blocking(client_message(message)).await.map_err(refused)?);
-        }
-        if self.options.batching.is_some() {
-            producer.send_batch().await.map_err(refused)?;
-        }
-        for receipt in receipts {
-            receipt.await.map_err(refused)?;
-        }
-        Ok(())
+        producer.send(&entry).await.map_err(|error| match error.kind() {
+            Kind::Poison | Kind::Invalid => Failure::Batch(Error::new(Kind::Invalid, doing(), error.why())),
+            _ => Failure::Call(error),
+        })
     }
 
-    async fn close(mut self) {
-        if let Some(producer) = &mut self.producer
+    async fn close(self) {
+        if let Some(producer) = self.producer
             && let Err(error) = producer.close().await
         {
             tracing::debug!(topic = self.topic, %error, "the producer was not closed cleanly");
         }
-    }
-}
-
-fn client_message(message: &OutboundMessage) -> Message {
-    Message {
-        payload: message.payload.clone(),
-        properties: message.properties.iter().cloned().collect(),
-        partition_key: message.key.clone(),
-        partition_key_b64_encoded: message.key.is_some().then_some(message.key_is_base64),
-        ordering_key: message.ordering_key.clone(),
-        event_time: message.event_time,
-        ..Default::default()
     }
 }
 

@@ -1,7 +1,11 @@
 //! Publishes to topics: for each topic a lane for each partition ([`lane`]), one unanswered batch in each lane (`docs/decisions/002`).
+//!
+//! A batch is encoded once ([`entry`]) and sent by a producer of our own ([`producer`]).
 
+mod entry;
 mod lane;
 mod options;
+mod producer;
 
 use std::{
     collections::HashMap,

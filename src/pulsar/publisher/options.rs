@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use ::pulsar::{ProducerOptions, compression};
-
 /// Pulsar's default `maxMessageSize`.
 pub const DEFAULT_MAX_MESSAGE_SIZE: usize = 5 * 1024 * 1024;
 
@@ -47,8 +45,7 @@ impl Default for Batching {
     }
 }
 
-/// What compresses an entry: all that Pulsar's clients read and the client library writes for them. Not Snappy: the library writes its framing format,
-/// and Java reads the raw one.
+/// What compresses an entry.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Compression {
     #[default]
@@ -56,23 +53,4 @@ pub enum Compression {
     Lz4,
     Zlib,
     Zstd,
-}
-
-impl Options {
-    /// The client library's.
-    pub(super) fn of_producer(&self) -> ProducerOptions {
-        ProducerOptions {
-            // It must flush only when told to, so no bound of its own may be reached. (A count would be allocated at once.)
-            batch_byte_size: self.batching.map(|_| usize::MAX),
-            // A full queue of the connection is no failure.
-            block_queue_if_full: true,
-            compression: match self.compression {
-                Compression::None => None,
-                Compression::Lz4 => Some(compression::Compression::Lz4(Default::default())),
-                Compression::Zlib => Some(compression::Compression::Zlib(Default::default())),
-                Compression::Zstd => Some(compression::Compression::Zstd(Default::default())),
-            },
-            ..Default::default()
-        }
-    }
 }

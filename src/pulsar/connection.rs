@@ -91,8 +91,7 @@ impl Connection {
         match (answer.connected, answer.error) {
             (Some(connected), _) => {
                 // 0: a broker older than the setting, as well.
-                self.max_message_size =
-                    connected.max_message_size.and_then(|size| usize::try_from(size).ok()).filter(|size| *size > 0);
+                self.max_message_size = connected.max_message_size.and_then(|size| usize::try_from(size).ok()).filter(|size| *size > 0);
                 Ok(())
             }
             (None, Some(refused)) => Err(self.failed(server_kind(refused.error()), refused.message)),

@@ -40,7 +40,11 @@ pub(super) struct Sender<'p> {
 
 impl Entry {
     /// Several messages as one entry.
-    pub fn batch<'m>(messages: impl ExactSizeIterator<Item = &'m OutboundMessage>, bytes: usize, compression: Compression) -> io::Result<Self> {
+    pub fn batch<'m>(
+        messages: impl ExactSizeIterator<Item = &'m OutboundMessage>,
+        bytes: usize,
+        compression: Compression,
+    ) -> io::Result<Self> {
         let count = i32::try_from(messages.len()).map_err(io::Error::other)?;
         let mut content = Vec::with_capacity(bytes);
         for message in messages {

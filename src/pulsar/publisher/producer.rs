@@ -44,8 +44,7 @@ impl Producer {
             let address = Address { url: found.url.to_string(), behind_proxy: found.proxy.then_some(found.broker_url) };
             let connection = Connection::open(client.settings(), &address).await?;
             let id = IDS.fetch_add(1, Ordering::Relaxed);
-            let mut producer =
-                Self { connection, topic: topic.to_owned(), id, name: String::new(), schema_version: None, sequence: 0 };
+            let mut producer = Self { connection, topic: topic.to_owned(), id, name: String::new(), schema_version: None, sequence: 0 };
             producer.register().await?;
             Ok(producer)
         };
@@ -127,15 +126,16 @@ impl Producer {
 
     /// What a command means that is no answer of the expected kind.
     fn still_open(&self, command: &BaseCommand) -> Result<()> {
-        let refused = |code: ServerError, why: &str| {
-            Err(Error::new(server_kind(code), doing(&self.topic), format!("{}: {why}", code.as_str_name())))
-        };
+        let refused =
+            |code: ServerError, why: &str| Err(Error::new(server_kind(code), doing(&self.topic), format!("{}: {why}", code.as_str_name())));
         match command {
             BaseCommand { error: Some(error @ CommandError { message, .. }), .. } => refused(error.error(), message),
             BaseCommand { send_error: Some(error @ CommandSendError { message, .. }), .. } => refused(error.error(), message),
-            BaseCommand { close_producer: Some(_), .. } => {
-                Err(Error::new(Kind::Unavailable, doing(&self.topic), "the broker has closed the producer, as it does when it hands a topic over"))
-            }
+            BaseCommand { close_producer: Some(_), .. } => Err(Error::new(
+                Kind::Unavailable,
+                doing(&self.topic),
+                "the broker has closed the producer, as it does when it hands a topic over",
+            )),
             _ => Ok(()),
         }
     }

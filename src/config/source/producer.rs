@@ -50,7 +50,7 @@ struct ProducerConfig {
 #[serde(rename_all = "camelCase", default)]
 pub struct ProducerKeys {
     /// What compresses messages, a batch at a time: `NONE` (the default), `LZ4`, `ZLIB` or `ZSTD`. `producerConfig.compressionType` is the same. `SNAPPY` is
-    /// refused: what the client library writes is not what Pulsar's Java client reads.
+    /// refused: this version does not write it.
     pub compression_type: Option<CompressionType>,
     /// Whether messages go in batches. Without, each is an entry of its own, as Key_Shared subscriptions of consumers need it, and waits for the one before
     /// it: a partition takes some hundred messages a second.
@@ -97,8 +97,7 @@ impl ProducerKeys {
         );
         let given = [(self.compression_type, "configs.compressionType"), (pulsars.compression_type, "producerConfig.compressionType")];
         for (given, key) in given {
-            const TEXT: &str =
-                "SNAPPY is not supported: Pulsar's Java client cannot read what the client library writes. Write LZ4 or ZSTD";
+            const TEXT: &str = "SNAPPY is not supported by this version: write LZ4 or ZSTD";
             problems.require(given != Some(CompressionType::Snappy), key, TEXT);
         }
         if let (Some(own), Some(pulsars)) = (self.compression_type, pulsars.compression_type) {

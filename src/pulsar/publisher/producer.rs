@@ -1,4 +1,4 @@
-//! A producer on a connection of its own: one entry at a time, each answered before the next (`docs/decisions/018`).
+//! A producer on a connection of its own: one entry at a time, each answered before the next (`docs/decisions/019`).
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -113,7 +113,7 @@ impl Producer {
     }
 
     pub async fn close(mut self) -> Result<()> {
-        let close = CommandCloseProducer { producer_id: self.id, request_id: REQUEST + 1, ..Default::default() };
+        let close = CommandCloseProducer { producer_id: self.id, request_id: REQUEST + 1 };
         let command = BaseCommand { r#type: Type::CloseProducer.into(), close_producer: Some(close), ..Default::default() };
         let topic = self.topic.clone();
         let closed = async {

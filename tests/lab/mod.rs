@@ -7,6 +7,7 @@ mod cloudwatch;
 mod connector;
 mod every_type;
 mod fleet;
+mod functions;
 mod kill;
 mod leases;
 mod modes;

@@ -50,7 +50,7 @@ names! {
     describe_counter SOURCE_GET_RECORDS = "dynamodb_source_get_records_total": "GetRecords calls, by outcome (label `outcome`: full, partial, empty, error).";
     describe_counter SOURCE_ITERATORS_EXPIRED = "dynamodb_source_iterators_expired_total": "Shard iterators that were older than 15 minutes when used.";
     describe_counter SOURCE_CHECKPOINTS = "dynamodb_source_checkpoints_total": "Checkpoints written.";
-    describe_counter SOURCE_LEASES_TAKEN = "dynamodb_source_leases_taken_total": "Leases taken, by whose they were (label `from`: nobody, self, other).";
+    describe_counter SOURCE_LEASES_TAKEN = "dynamodb_source_leases_taken_total": "Leases taken, by whose they were (label `from`: nobody, self: an earlier start of this worker, asked: handed over by their owner, silent: an owner that has stopped renewing, living: a Java worker that had more than its share).";
     describe_counter SOURCE_LEASES_LOST = "dynamodb_source_leases_lost_total": "Leases that another worker took from this one, or that could not be renewed in time.";
     describe_counter SOURCE_LEASES_DELETED = "dynamodb_source_leases_deleted_total": "Rows of finished shards that nobody needs any more, deleted from the lease table.";
     describe_gauge SOURCE_LEASES_HELD = "dynamodb_source_leases_held": "Leases that this worker holds.";

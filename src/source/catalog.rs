@@ -1,56 +1,48 @@
-//! Asks the stream for its shards, within the budget of DescribeStream, and gives those that need one a lease.
+//! Asks the stream for its shards, and gives those that need one a lease.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use metrics::{counter, histogram};
-use tokio::{
-    sync::{Notify, oneshot},
-    time::Instant,
-};
+use futures_util::stream::{self, StreamExt};
+use metrics::counter;
+use tokio::{sync::Notify, time::Instant};
 
 use super::{
     Settings, StartPosition,
     audit::{Audit, Scope},
+    children::{Children, Found},
     clock::Clock,
-    discover::{self, Listing, Rows, Times},
+    describe::{DISCOVER, Describe, Pages},
+    discover::{self, Rows, Times},
     follow::Succession,
     garbage,
     heal::{self, heal},
     succession,
 };
 use crate::{
-    error::{Error, Kind, Result},
+    error::{Kind, Result},
     metrics::{health::Health, names},
-    ports::{Lease, LeaseTable, Moment, Shard, ShardId, ShardPage, StreamReader, StreamStatus},
+    ports::{Lease, LeaseTable, Moment, ShardId, StreamReader, StreamStatus},
 };
 
-/// All consumers of a stream share ten DescribeStream calls a second; this worker leaves half of them.
-pub const DESCRIBE_INTERVAL: Duration = Duration::from_millis(200);
 /// The children of a shard that has ended show up late at times: so often and so long it is asked again, doubling.
 const CHILDREN_TRIES: u32 = 10;
 const CHILDREN_FIRST_DELAY: Duration = Duration::from_millis(50);
 const CHILDREN_DELAY_CEILING: Duration = Duration::from_secs(1);
-/// When more shards than that have ended at the same time, one listing for all of them costs less than a call for each.
-const FEW: usize = 3;
+/// How long after the end of a shard that showed one child, and after that once more, it is asked whether there is another one.
+const SIBLING_DELAYS: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(20)];
+/// Rows created at once: the first start on a big stream creates thousands, and the renewals of those that are there already must not wait.
+const CREATIONS_UNDER_WAY: usize = 16;
 /// Rows deleted after one listing, one after the other: what an audit may cost the lease table.
 const DELETIONS: usize = 1_000;
 
 /// The stage of health that tells of the stream itself.
 const STREAM: &str = "stream";
-/// The stage of health that tells of DescribeStream.
-const DISCOVER: &str = "discover";
 /// The stage of health that tells of shards which wait for an ancestor.
 const POSTPONED: &str = "discover postponed";
-
-/// What an ended shard waits for: its children as far as the stream shows them, and whether more may come.
-type Found = (Vec<Shard>, bool);
 
 #[derive(Debug)]
 pub struct Catalog<R, L> {
@@ -61,14 +53,8 @@ pub struct Catalog<R, L> {
     started_millis: i64,
     clock: Clock,
     health: Health,
-    /// When DescribeStream may be called next.
-    next_call: tokio::sync::Mutex<Instant>,
-    /// The endpoint does not know CHILD_SHARDS.
-    unfiltered: AtomicBool,
-    /// The ended shards whose children are looked for.
-    waiting: Mutex<BTreeMap<ShardId, oneshot::Sender<Found>>>,
-    /// Held by the one that looks for all of them.
-    finder: tokio::sync::Mutex<()>,
+    describe: Arc<Describe<R>>,
+    children: Children<R>,
     /// The shards of the last whole listing, and when it was begun: many may ask at once whether they still exist.
     last_listing: tokio::sync::Mutex<Option<(Instant, BTreeSet<ShardId>)>>,
     created: Notify,
@@ -88,6 +74,7 @@ pub enum Existence {
 
 impl<R: StreamReader, L: LeaseTable> Catalog<R, L> {
     pub fn new(reader: Arc<R>, table: Arc<L>, settings: &Settings, clock: Clock, health: Health, succession: Arc<Succession>) -> Self {
+        let describe = Arc::new(Describe::new(reader.clone(), clock, health.clone(), succession.clone()));
         Self {
             reader,
             table,
@@ -95,10 +82,8 @@ impl<R: StreamReader, L: LeaseTable> Catalog<R, L> {
             started_millis: settings.started_at,
             clock,
             health,
-            next_call: tokio::sync::Mutex::new(Instant::now()),
-            unfiltered: AtomicBool::new(false),
-            waiting: Mutex::default(),
-            finder: tokio::sync::Mutex::default(),
+            children: Children::new(describe.clone()),
+            describe,
             last_listing: tokio::sync::Mutex::default(),
             created: Notify::new(),
             postponed_since: Mutex::default(),
@@ -156,7 +141,7 @@ impl<R: StreamReader, L: LeaseTable> Catalog<R, L> {
         let from = if scope == Scope::Whole { None } else { discover::audit_from(rows.before(), self.clock.epoch_millis()).cloned() };
         let (mut audit, mut looked_at, mut refused) = (Audit::default(), 0, false);
         let mut pages = Pages::after(from);
-        while self.turn_page(&mut pages).await? {
+        while self.describe.turn_page(&mut pages).await? {
             let listing = &pages.listing;
             // Each look is at the whole list, so the next one waits until it has grown by a part of itself.
             if !listing.is_complete() && listing.len() < looked_at + looked_at / 4 {
@@ -165,14 +150,18 @@ impl<R: StreamReader, L: LeaseTable> Catalog<R, L> {
             looked_at = listing.len();
             let times = Times { started: self.started_millis, now: self.clock.epoch_millis() };
             let missing = discover::missing(listing, &rows, self.start, times);
-            for lease in missing.leases {
-                match self.create_if_possible(lease).await? {
-                    Some(lease) => {
-                        rows.created(lease);
-                        audit.created += 1;
-                        self.created.notify_one();
+            for generation in missing.generations {
+                let creations = generation.into_iter().map(|lease| self.create_if_possible(lease));
+                let mut creations = stream::iter(creations).buffer_unordered(CREATIONS_UNDER_WAY);
+                while let Some(created) = creations.next().await {
+                    match created? {
+                        Some(lease) => {
+                            rows.created(lease);
+                            audit.created += 1;
+                            self.created.notify_one();
+                        }
+                        None => refused = true,
                     }
-                    None => refused = true,
                 }
             }
             audit.postponed = missing.postponed.len();
@@ -220,7 +209,7 @@ impl<R: StreamReader, L: LeaseTable> Catalog<R, L> {
     pub async fn lease_children(&self, parent: &Lease) -> Result<Vec<Lease>> {
         let mut delay = CHILDREN_FIRST_DELAY;
         for _ in 0..CHILDREN_TRIES {
-            let (children, grows) = self.children(&parent.shard).await?;
+            let Found { children, grows } = self.children.find(&parent.shard).await?;
             if !children.is_empty() || !grows {
                 let mut leases = Vec::with_capacity(children.len());
                 for child in &children {
@@ -234,69 +223,20 @@ impl<R: StreamReader, L: LeaseTable> Catalog<R, L> {
         Ok(Vec::new())
     }
 
-    /// One attempt, together with all others that wait at the same time: one of them asks for all.
-    async fn children(&self, parent: &ShardId) -> Result<Found> {
-        let (sender, mut receiver) = oneshot::channel();
-        self.lock_waiting().insert(parent.clone(), sender);
-        let _entry = Waits { catalog: self, parent };
-        let found = tokio::select! {
-            biased;
-            found = &mut receiver => found.ok(),
-            _turn = self.finder.lock() => match receiver.try_recv() {
-                Ok(found) => Some(found),
-                Err(_) => Some(self.find(parent).await?),
-            },
-        };
-        // Nobody drops a sender without an answer but this very call.
-        found.ok_or_else(|| Error::new(Kind::Fatal, format!("find the children of {parent}"), "nobody has answered"))
-    }
-
-    /// Finds the children of `parent`, and answers others that wait where that costs nothing more.
-    async fn find(&self, parent: &ShardId) -> Result<Found> {
-        let crowd: Vec<ShardId> = self.lock_waiting().keys().cloned().collect();
-        if crowd.len() <= FEW && !self.unfiltered.load(Ordering::Relaxed) {
-            // A parent that is trimmed is not known any more; a stream that is gone tells so when it is listed.
-            let unless_missing = |answer: Result<_>| match answer {
-                Err(error) if error.kind() == Kind::NotFound => Ok(Err(error)),
-                answer => answer.map(Ok),
-            };
-            match self.call(|| async { unless_missing(self.reader.children(parent).await) }).await? {
-                Ok(Some(mut page)) => {
-                    page.shards.retain(|shard| shard.parent.as_ref() == Some(parent));
-                    return Ok((page.shards, grows(page.status)));
-                }
-                Ok(None) => self.unfiltered.store(true, Ordering::Relaxed),
-                Err(error) => tracing::warn!(%error, "the stream is listed instead"),
+    /// The child that the end of a shard did not show beside the `known` one, with its lease. Looks a few times, where that costs next to nothing; an
+    /// audit finds what is later than that.
+    pub async fn lease_sibling(&self, parent: &Lease, known: &ShardId) -> Result<Vec<Lease>> {
+        for delay in SIBLING_DELAYS {
+            tokio::time::sleep(delay).await;
+            let mut leases = Vec::new();
+            for late in self.children.look_again(&parent.shard).await?.into_iter().filter(|child| child.id != *known) {
+                leases.push(self.create(discover::child_lease(&late, parent)).await?);
+            }
+            if !leases.is_empty() {
+                return Ok(leases);
             }
         }
-        // Children are opened after their parents, and listed after them.
-        let mut pages = Pages::after(crowd.first().cloned());
-        let mut own = None;
-        while self.turn_page(&mut pages).await? {
-            let mut waiting = self.lock_waiting();
-            for (family, children) in discover::families(&pages.listing, |shard| waiting.contains_key(shard)) {
-                if family == *parent {
-                    own = Some(children);
-                } else if let Some(waits) = waiting.remove(&family) {
-                    let _ = waits.send((children, true));
-                }
-            }
-            if own.is_some() && !crowd.iter().any(|shard| shard != parent && waiting.contains_key(shard)) {
-                break;
-            }
-        }
-        let grows = grows(pages.status);
-        if pages.listing.is_complete() {
-            let mut waiting = self.lock_waiting();
-            for childless in crowd.iter().filter(|shard| *shard != parent).filter_map(|shard| waiting.remove(shard)) {
-                let _ = childless.send((Vec::new(), grows));
-            }
-        }
-        Ok((own.unwrap_or_default(), grows))
-    }
-
-    fn lock_waiting(&self) -> MutexGuard<'_, BTreeMap<ShardId, oneshot::Sender<Found>>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        Ok(Vec::new())
     }
 
     /// Whether a shard that "does not exist" is trimmed. Waits, with red health, while the stream itself is gone.
@@ -304,47 +244,13 @@ impl<R: StreamReader, L: LeaseTable> Catalog<R, L> {
         let asked = Instant::now();
         let mut last = self.last_listing.lock().await;
         if last.as_ref().is_none_or(|(begun, _)| *begun < asked) {
-            let (begun, mut pages) = (Instant::now(), Pages::after(None));
-            while self.turn_page(&mut pages).await? {}
-            *last = Some((begun, pages.listing.shards().map(|shard| shard.id.clone()).collect()));
+            let begun = Instant::now();
+            let listing = self.describe.whole().await?;
+            *last = Some((begun, listing.shards().map(|shard| shard.id.clone()).collect()));
         }
         let listed = last.as_ref().is_some_and(|(_, shards)| shards.contains(shard));
         // A listing may lag behind. What is younger than the stream's retention cannot have been trimmed, whatever it says (D1).
         Ok(if listed || discover::is_young(shard, self.clock.epoch_millis()) { Existence::Listed } else { Existence::Trimmed })
-    }
-
-    /// Adds the next page; `false` when there is none.
-    async fn turn_page(&self, pages: &mut Pages) -> Result<bool> {
-        if pages.listing.is_complete() {
-            return Ok(false);
-        }
-        let page = match self.call(|| self.list(pages.after.as_ref())).await {
-            // The shard to start from is not there any more.
-            Err(error) if error.kind() == Kind::Invalid && pages.after.is_some() && pages.listing.is_empty() => {
-                tracing::warn!(%error, "the stream is listed from its beginning");
-                *pages = Pages::after(None);
-                self.call(|| self.list(None)).await?
-            }
-            answer => answer?,
-        };
-        pages.status = page.status;
-        pages.listing.add(page.shards, page.next.is_none());
-        pages.after = page.next;
-        Ok(true)
-    }
-
-    /// One page, or what its absence means.
-    async fn list(&self, after: Option<&ShardId>) -> Result<ShardPage> {
-        let error = match self.reader.list_shards(after).await {
-            Err(error) if error.kind() == Kind::NotFound => error,
-            answer => return answer,
-        };
-        self.succession.hurry();
-        Err(match after {
-            Some(_) => Error::new(Kind::Invalid, "list the stream from a shard on", error),
-            None if self.succession.has_successor() => Error::new(Kind::StreamReplaced, format!("read {}", self.reader.arn()), error.why()),
-            None => error,
-        })
     }
 
     async fn delete(&self, rows: impl Iterator<Item = &Lease>) -> Result<()> {
@@ -377,55 +283,5 @@ impl<R: StreamReader, L: LeaseTable> Catalog<R, L> {
             tracing::info!(shard = %lease.shard, parents = ?lease.parents, from = ?lease.checkpoint, "lease created");
         }
         Ok(lease)
-    }
-
-    async fn call<T, Fut: Future<Output = Result<T>>>(&self, mut call: impl FnMut() -> Fut) -> Result<T> {
-        heal(DISCOVER, self.clock, &self.health, Duration::ZERO, || {
-            let call = call();
-            async {
-                self.turn().await;
-                call.await
-            }
-        })
-        .await
-    }
-
-    /// Waits for this call's place in the budget.
-    async fn turn(&self) {
-        let came = Instant::now();
-        // Held while it sleeps, and moved on after that: a caller that gives up in between leaves nothing reserved.
-        let mut next = self.next_call.lock().await;
-        tokio::time::sleep_until(*next).await;
-        *next = Instant::now() + DESCRIBE_INTERVAL;
-        histogram!(names::SOURCE_DESCRIBE_WAIT).record(came.elapsed());
-    }
-}
-
-/// A listing of the stream under way.
-struct Pages {
-    listing: Listing,
-    status: StreamStatus,
-    after: Option<ShardId>,
-}
-
-impl Pages {
-    fn after(from: Option<ShardId>) -> Self {
-        Self { listing: Listing::after(from.clone()), status: StreamStatus::Enabled, after: from }
-    }
-}
-
-fn grows(status: StreamStatus) -> bool {
-    matches!(status, StreamStatus::Enabled | StreamStatus::Enabling)
-}
-
-/// An ended shard in the list of those that wait, until it has its answer or gives up.
-struct Waits<'a, R, L> {
-    catalog: &'a Catalog<R, L>,
-    parent: &'a ShardId,
-}
-
-impl<R, L> Drop for Waits<'_, R, L> {
-    fn drop(&mut self) {
-        self.catalog.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(self.parent);
     }
 }

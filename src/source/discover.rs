@@ -89,8 +89,9 @@ impl Listing {
 /// What a listing of the stream asks for.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Missing {
-    /// The leases to create, parents before children: a crash half way leaves no child without its parent's lease.
-    pub leases: Vec<Lease>,
+    /// The leases to create, parents before children: all of one generation before any of the next, so that a crash half way leaves no child
+    /// without its parent's lease. Those of one generation in any order.
+    pub generations: Vec<Vec<Lease>>,
     /// Shards that have to wait for a further listing: one of their ancestors is neither listed nor leased, and too young to be trimmed.
     /// A lease now would let the child start first (S1), and the ancestor would never be read (D1).
     pub postponed: Vec<ShardId>,
@@ -167,7 +168,7 @@ pub fn missing(listing: &Listing, rows: &Rows, start: StartPosition, times: Time
     // With a start time, a closed shard is judged by its children.
     let child_to_come = |shard: &Shard| start_at.is_some() && shard.closed && !youngest_child.contains_key(&shard.id);
 
-    let (mut new, mut postponed) = (Vec::new(), Vec::new());
+    let (mut generations, mut postponed) = (BTreeMap::<usize, Vec<Lease>>::new(), Vec::new());
     for shard in listing.shards().filter(|shard| !leased.contains_key(&shard.id) && !finished.contains(&shard.id)) {
         let lineage: Vec<&ShardId> = listing.lineage(shard.parent.as_ref()).collect();
         let unlisted = lineage.last().filter(|oldest| listing.get(oldest).is_none() && !leased.contains_key(**oldest));
@@ -184,10 +185,9 @@ pub fn missing(listing: &Listing, rows: &Rows, start: StartPosition, times: Time
             None if over_before_start(shard) => continue,
             None => Lease { checkpoint: initial.clone(), start_at, ..unowned(shard) },
         };
-        new.push((lineage.len(), lease));
+        generations.entry(lineage.len()).or_default().push(lease);
     }
-    new.sort_by(|(a_depth, a), (b_depth, b)| (a_depth, &a.shard).cmp(&(b_depth, &b.shard)));
-    Missing { leases: new.into_iter().map(|(_, lease)| lease).collect(), postponed }
+    Missing { generations: generations.into_values().collect(), postponed }
 }
 
 /// The shard after which an audit starts to list: nothing can be missing of what is older than every shard that is not finished and every one

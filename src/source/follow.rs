@@ -16,9 +16,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Settings, Shared,
-    catalog::{Catalog, DESCRIBE_INTERVAL},
+    catalog::Catalog,
     clock::Clock,
     convert::shape::Origin,
+    describe::Describe,
     gap::{OnTrimmed, Parked},
     heal::heal,
     lease::keeper::Keeper,
@@ -29,7 +30,7 @@ use super::{
 use crate::{
     error::{Error, Kind, Result},
     metrics::{calls::Timed, health::Health, names},
-    ports::{Checkpoint, Lease, LeaseTable, Publisher, ShardId, StreamArn, StreamReader, Streams},
+    ports::{Checkpoint, Lease, LeaseTable, Publisher, ShardId, StreamArn, Streams},
 };
 
 /// Between two looks for another stream while the one that is read goes on.
@@ -186,22 +187,14 @@ impl<S: Streams, L: LeaseTable, P: Publisher> Follow<S, L, P> {
     /// The rows that may be another connector's.
     async fn suspects(&self, rows: &[Lease], stream: &StreamArn) -> Result<Vec<Lease>> {
         let (follows, now) = (self.streams.follows(), self.clock.epoch_millis());
-        let suspects =
-            |rows: &[Lease], listed: &BTreeSet<ShardId>| share::suspects(rows, stream, follows, |shard| listed.contains(shard), now);
-        let found = suspects(rows, &BTreeSet::new());
+        let suspects = |rows: &[Lease], is_listed: &dyn Fn(&ShardId) -> bool| share::suspects(rows, stream, follows, is_listed, now);
+        let found = suspects(rows, &|_| false);
         if found.iter().all(|row| row.stream.is_some()) {
             return Ok(found);
         }
-        let (reader, mut listed, mut after) = (Timed(Arc::new(self.streams.open(stream))), BTreeSet::new(), None);
-        loop {
-            let page = heal("discover", self.clock, &self.health, Duration::ZERO, || reader.list_shards(after.as_ref())).await?;
-            listed.extend(page.shards.into_iter().map(|shard| shard.id));
-            after = page.next;
-            if after.is_none() {
-                return Ok(suspects(&found, &listed));
-            }
-            tokio::time::sleep(DESCRIBE_INTERVAL).await;
-        }
+        let reader = Arc::new(Timed(Arc::new(self.streams.open(stream))));
+        let listing = Describe::new(reader, self.clock, self.health.clone(), Arc::default()).whole().await?;
+        Ok(suspects(&found, &|shard| listing.get(shard).is_some()))
     }
 
     /// Waits for a stream of the table that comes after this one. `waits`: why nothing is read until then.

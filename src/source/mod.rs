@@ -3,7 +3,7 @@
 //! | stage | file | hands on through | bound |
 //! |---|---|---|---|
 //! | which stream | [`succession`], asked by [`follow`] | a stream, once the one before it is read to its end | one at a time |
-//! | which shards need a lease, which rows nobody needs | [`discover`] and [`garbage`], asked for by [`catalog`] when a shard ends or [`audit`] says | rows of the lease table | five DescribeStream calls a second |
+//! | which shards need a lease, which rows nobody needs | [`discover`] and [`garbage`], asked for by [`catalog`] when a shard ends ([`children`]) or [`audit`] says | rows of the lease table | five DescribeStream calls a second ([`describe`]) |
 //! | which leases to take and keep | [`lease::plan`], [`lease::keeper`] | one task for each lease held | one write under way for each |
 //! | reading | [`shard`], driven by [`poll`] | pages | a page needs room first; without a backlog five calls a second for each shard |
 //! | bytes | [`convert`] | messages | the page it comes from |
@@ -17,9 +17,11 @@
 pub mod audit;
 pub mod catalog;
 pub mod checkpoint;
+pub mod children;
 pub mod clock;
 pub mod consume;
 pub mod convert;
+pub mod describe;
 pub mod discover;
 pub mod follow;
 pub mod gap;

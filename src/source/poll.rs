@@ -58,10 +58,7 @@ pub async fn read<R: StreamReader, L: LeaseTable, P: Publisher>(
                 let (called, call_started) = (shared.clock.now(), Instant::now());
                 match heal::within(CALL_LIMIT, &stage, shared.reader.get_records(shard, &iterator)).await {
                     Ok(page) => {
-                        let (records, bytes) = (page.records.len(), page.records.iter().map(Bytes::len).sum());
-                        let fullness = Fullness::of(records, bytes);
-                        counter!(names::SOURCE_RECORDS, names::SHARD => shard.to_string()).increment(records as u64);
-                        counter!(names::SOURCE_RECORD_BYTES, names::SHARD => shard.to_string()).increment(bytes as u64);
+                        let fullness = count(&page, shard);
                         if shared.settings.on_trimmed == OnTrimmed::Fail
                             && let Some(after) = reading.gap()
                         {
@@ -70,12 +67,11 @@ pub async fn read<R: StreamReader, L: LeaseTable, P: Publisher>(
                         }
                         let arrived = Instant::now();
                         let newest = hand_on(&page, shard, &shared.settings.shape, &start, &mut reading, window, &mut room).await?;
-                        if records > 0 {
+                        if fullness != Fullness::Empty {
                             histogram!(names::SOURCE_HAND_ON_SECONDS, names::SHARD => shard.to_string()).record(arrived.elapsed());
                         }
-                        window.meter().page(call_started, records == 0, newest);
+                        window.meter().page(call_started, fullness == Fullness::Empty, newest);
                         histogram!(names::SOURCE_PAGE_SECONDS, names::SHARD => shard.to_string()).record(call_started.elapsed());
-                        counter!(names::SOURCE_GET_RECORDS, "outcome" => outcome(fullness), names::SHARD => shard.to_string()).increment(1);
                         if reading.got_page(fullness, page.next_iterator, called, shared.clock.now()) {
                             shared.health.green(&stage);
                         }
@@ -261,10 +257,17 @@ fn raw(record: &[u8], of: &Source, event_name: &str) -> OutboundMessage {
     OutboundMessage { key, payload: record.to_vec(), properties, ..OutboundMessage::default() }
 }
 
-fn outcome(fullness: Fullness) -> &'static str {
-    match fullness {
+/// Counts a page that has come.
+fn count(page: &Page, shard: &ShardId) -> Fullness {
+    let (records, bytes) = (page.records.len(), page.records.iter().map(Bytes::len).sum());
+    counter!(names::SOURCE_RECORDS, names::SHARD => shard.to_string()).increment(records as u64);
+    counter!(names::SOURCE_RECORD_BYTES, names::SHARD => shard.to_string()).increment(bytes as u64);
+    let fullness = Fullness::of(records, bytes);
+    let outcome = match fullness {
         Fullness::Full => "full",
         Fullness::Partial => "partial",
         Fullness::Empty => "empty",
-    }
+    };
+    counter!(names::SOURCE_GET_RECORDS, "outcome" => outcome, names::SHARD => shard.to_string()).increment(1);
+    fullness
 }

@@ -59,6 +59,17 @@ enum Done<L> {
     /// The rows of the lease table, and when reading them began. `None` when the worker stops.
     Look(Moment, Option<Result<Vec<Lease>>>),
     Acted(Act<L>),
+    /// Children that the end of their parent did not show, with leases.
+    Late(Result<Vec<Lease>>),
+}
+
+/// How a lease is to become this worker's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum How {
+    Take,
+    /// From an owner that lives.
+    Steal,
+    Ask,
 }
 
 /// One lease that was to be taken or asked for.
@@ -170,17 +181,13 @@ impl<R: StreamReader, L: LeaseTable, P: Publisher> Worker<R, L, P> {
                 gauge!(names::SOURCE_LEASES_HELD).set(self.held.len() as f64);
                 match result? {
                     Outcome::Finished { lease, children } => {
+                        match &children[..] {
+                            [] => self.audits.childless(now),
+                            [only] => self.look_for_sibling(lease.clone(), only.shard.clone()),
+                            _ => {}
+                        }
                         self.seen.saw(lease, now);
-                        if children.is_empty() {
-                            self.audits.childless(now);
-                        }
-                        // They are taken without reading the table, since thousands of shards may end in the same minute: of their parent
-                        // all is known.
-                        for child in children {
-                            if !self.seen.made(child, now) {
-                                self.look_by(now + COALESCE);
-                            }
-                        }
+                        self.made(children, now);
                     }
                     // Who has it now is seen at the next look.
                     Outcome::Lost(lease) => {
@@ -198,6 +205,10 @@ impl<R: StreamReader, L: LeaseTable, P: Publisher> Worker<R, L, P> {
             Ok(Done::Look(began, Some(rows))) => return self.looked(began, rows),
             Ok(Done::Look(_, None)) => {}
             Ok(Done::Acted(act)) => return self.acted(act),
+            Ok(Done::Late(children)) => {
+                self.made(children?, now);
+                self.act_by(now + COALESCE);
+            }
             Ok(Done::Audit(result)) => {
                 let audit = result?;
                 self.audits.done(&audit, now);
@@ -209,6 +220,25 @@ impl<R: StreamReader, L: LeaseTable, P: Publisher> Worker<R, L, P> {
             Err(panic) => return Err(Error::new(Kind::Fatal, "read the stream", format!("a task has failed: {panic}"))),
         }
         Ok(())
+    }
+
+    /// Children's rows that were created here are taken without reading the table, since thousands of shards may end in the same minute: of
+    /// their parent all is known.
+    fn made(&mut self, children: Vec<Lease>, now: Moment) {
+        for child in children {
+            if !self.seen.made(child, now) {
+                self.look_by(now + COALESCE);
+            }
+        }
+    }
+
+    /// A shard that was split has two children, and the stream may show one of them late.
+    fn look_for_sibling(&mut self, parent: Lease, known: ShardId) {
+        let shared = self.shared.clone();
+        self.tasks.spawn(shared.clock.run(async move {
+            let late = shared.stop.run_until_cancelled(shared.catalog.lease_sibling(&parent, &known)).await;
+            Done::Late(late.unwrap_or_else(|| Ok(Vec::new())))
+        }));
     }
 
     fn audit(&mut self, scope: Scope) {
@@ -297,8 +327,8 @@ impl<R: StreamReader, L: LeaseTable, P: Publisher> Worker<R, L, P> {
         for lease in &steal {
             tracing::info!(shard = %lease.shard, owner = ?lease.owner, "taking over, to share the leases fairly");
         }
-        let takes = take.into_iter().chain(steal).map(|lease| (lease, false));
-        for (lease, is_asked) in takes.chain(ask.into_iter().map(|lease| (lease, true))) {
+        let by = |leases: Vec<Lease>, how: How| leases.into_iter().map(move |lease| (lease, how));
+        for (lease, how) in by(take, How::Take).chain(by(steal, How::Steal)).chain(by(ask, How::Ask)) {
             // A row of the Java connector learns whose shard it is.
             let lease = Lease { stream: lease.stream.or_else(|| Some(shared.reader.arn().clone())), ..lease };
             let (keeper, takes, stop) = (self.keeper.clone(), self.takes.clone(), shared.stop.clone());
@@ -306,10 +336,10 @@ impl<R: StreamReader, L: LeaseTable, P: Publisher> Worker<R, L, P> {
             self.tasks.spawn(shared.clock.run(async move {
                 let _turn = takes.acquire().await;
                 // Not given up half way: a lease that was taken for nobody would stay away for the failover time.
-                Done::Acted(match is_asked {
+                Done::Acted(match how {
                     _ if stop.is_cancelled() => Act::Left,
-                    false => Act::Take(lease.shard.clone(), keeper.take(&lease).await),
-                    true => Act::Ask(lease.shard.clone(), keeper.ask(&lease).await),
+                    How::Take | How::Steal => Act::Take(lease.shard.clone(), keeper.take(&lease, how == How::Steal).await),
+                    How::Ask => Act::Ask(lease.shard.clone(), keeper.ask(&lease).await),
                 })
             }));
         }

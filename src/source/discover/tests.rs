@@ -36,7 +36,7 @@ fn all_missing(shards: &[Shard], leases: &[Lease], start: StartPosition, times: 
 }
 
 fn names(missing: &Missing) -> Vec<(&ShardId, &Checkpoint, Option<i64>)> {
-    missing.leases.iter().map(|lease| (&lease.shard, &lease.checkpoint, lease.start_at)).collect()
+    missing.generations.iter().flatten().map(|lease| (&lease.shard, &lease.checkpoint, lease.start_at)).collect()
 }
 
 #[test]
@@ -45,7 +45,7 @@ fn trim_horizon_takes_everything_that_is_left_parents_first() {
     let found = all_missing(&shards, &[], StartPosition::TrimHorizon, TIMES);
     let all = [(&a, &Checkpoint::TrimHorizon, None), (&b, &Checkpoint::TrimHorizon, None), (&c, &Checkpoint::TrimHorizon, None)];
     assert_eq!(names(&found), all);
-    assert_eq!(found.leases[1].parents, [a]);
+    assert_eq!(found.generations[1][0].parents, [a]);
 }
 
 #[test]
@@ -103,20 +103,20 @@ fn s1_d1_a_shard_whose_ancestor_cannot_be_trimmed_yet_waits_for_it() {
     let (hidden, child) = (id(5, "hidden"), id(1, "child"));
     let shards = [shard(&child, Some(&hidden), false)];
     let found = all_missing(&shards, &[], StartPosition::TrimHorizon, TIMES);
-    assert_eq!((found.leases.len(), found.postponed), (0, vec![child.clone()]));
+    assert_eq!((found.generations.len(), found.postponed), (0, vec![child.clone()]));
     // A day later it can be.
     let later = Times { now: NOW + 20 * HOUR, ..TIMES };
-    assert_eq!(all_missing(&shards, &[], StartPosition::TrimHorizon, later).leases.len(), 1);
+    assert_eq!(all_missing(&shards, &[], StartPosition::TrimHorizon, later).generations.concat().len(), 1);
     // With a lease it is known, listed or not.
     let found = all_missing(&shards, &[leased(&hidden, None, Checkpoint::ShardEnd)], StartPosition::TrimHorizon, TIMES);
-    assert_eq!(found.leases.len(), 1);
+    assert_eq!(found.generations.concat().len(), 1);
 }
 
 #[test]
 fn a_circle_and_a_shard_listed_twice_do_no_harm() {
     let (a, b) = (id(2, "a"), id(1, "b"));
     let shards = [shard(&a, Some(&b), false), shard(&b, Some(&a), false), shard(&a, Some(&b), false)];
-    assert_eq!(all_missing(&shards, &[], StartPosition::TrimHorizon, TIMES).leases.len(), 2);
+    assert_eq!(all_missing(&shards, &[], StartPosition::TrimHorizon, TIMES).generations.concat().len(), 2);
 }
 
 #[test]
@@ -149,7 +149,13 @@ proptest! {
         let parents: HashMap<&ShardId, Option<&ShardId>> = shards.iter().map(|shard| (&shard.id, shard.parent.as_ref())).collect();
         let mut leases: Vec<Lease> = Vec::new();
         for stop in stops.into_iter().chain([usize::MAX]) {
-            for lease in all_missing(&shards, &leases.clone(), StartPosition::TrimHorizon, TIMES).leases.into_iter().take(stop) {
+            // Those of a generation are created at once, so that any of them may be the last.
+            let mut generations = all_missing(&shards, &leases, StartPosition::TrimHorizon, TIMES).generations;
+            for generation in &mut generations {
+                let first = stop % generation.len();
+                generation.rotate_left(first);
+            }
+            for lease in generations.concat().into_iter().take(stop) {
                 if let Some(parent) = parents[&lease.shard] {
                     prop_assert!(leases.iter().any(|known| known.shard == *parent), "{} before its parent", lease.shard);
                 }
@@ -164,7 +170,7 @@ proptest! {
     #[test]
     fn s1_reading_in_any_order_ends_parents_first(shards in forest(), picks in prop::collection::vec(any::<prop::sample::Index>(), 60)) {
         let mut rows: BTreeMap<ShardId, Lease> =
-            all_missing(&shards, &[], StartPosition::TrimHorizon, TIMES).leases.into_iter().map(|lease| (lease.shard.clone(), lease)).collect();
+            all_missing(&shards, &[], StartPosition::TrimHorizon, TIMES).generations.concat().into_iter().map(|lease| (lease.shard.clone(), lease)).collect();
         for pick in picks {
             let ready: Vec<ShardId> = rows.values().filter(|lease| may_start(lease, |id| rows.get(id))).map(|lease| lease.shard.clone()).collect();
             if ready.is_empty() {
@@ -194,7 +200,7 @@ fn r10_the_first_page_of_an_unknown_stream_is_read_at_once() {
     let mut rows = Rows::new(Vec::new());
     let first = missing(&page(&in_order[..2]), &rows, StartPosition::TrimHorizon, TIMES);
     assert_eq!(names(&first).iter().map(|(id, ..)| *id).collect::<Vec<_>>(), [&a, &b]);
-    first.leases.into_iter().for_each(|lease| rows.created(lease));
+    first.generations.concat().into_iter().for_each(|lease| rows.created(lease));
     let mut whole = page(&in_order[..2]);
     whole.add(in_order[2..].to_vec(), true);
     let rest = missing(&whole, &rows, StartPosition::TrimHorizon, TIMES);
@@ -207,7 +213,7 @@ fn with_a_start_time_a_closed_shard_waits_for_the_page_with_its_children() {
     let closed: Vec<Shard> = shards.into_iter().filter(|shard| shard.id == b).map(|shard| Shard { parent: None, ..shard }).collect();
     let rows = Rows::default();
     assert_eq!(missing(&page(&closed), &rows, StartPosition::Latest, TIMES), Missing::default());
-    assert_eq!(missing(&page(&closed), &rows, StartPosition::TrimHorizon, TIMES).leases.len(), 1);
+    assert_eq!(missing(&page(&closed), &rows, StartPosition::TrimHorizon, TIMES).generations.concat().len(), 1);
 }
 
 #[test]
@@ -236,7 +242,11 @@ fn d1_a_parent_outside_of_what_was_listed_is_not_taken_for_trimmed() {
     let mut tail = Listing::after(Some(id(20, "from")));
     tail.add(shards.to_vec(), true);
     assert_eq!(missing(&tail, &Rows::default(), StartPosition::TrimHorizon, TIMES).postponed, [child]);
-    assert_eq!(all_missing(&shards, &[], StartPosition::TrimHorizon, TIMES).leases.len(), 1, "R12: trimmed, so the child starts");
+    assert_eq!(
+        all_missing(&shards, &[], StartPosition::TrimHorizon, TIMES).generations.concat().len(),
+        1,
+        "R12: trimmed, so the child starts"
+    );
 }
 
 /// Pages in another order than the shards': the parent comes last, and is read all the same.
@@ -245,11 +255,11 @@ fn d1_a_parent_that_is_listed_after_its_child_is_read() {
     let (parent, child) = (id(30, "parent"), id(25, "child"));
     let mut listing = page(&[shard(&child, Some(&parent), false)]);
     let mut rows = Rows::default();
-    for lease in missing(&listing, &rows, StartPosition::TrimHorizon, TIMES).leases {
+    for lease in missing(&listing, &rows, StartPosition::TrimHorizon, TIMES).generations.concat() {
         rows.created(lease);
     }
     listing.add(vec![shard(&parent, None, true), shard(&child, Some(&parent), false)], true);
-    for lease in missing(&listing, &rows, StartPosition::TrimHorizon, TIMES).leases {
+    for lease in missing(&listing, &rows, StartPosition::TrimHorizon, TIMES).generations.concat() {
         rows.created(lease);
     }
     assert!(rows.all().any(|lease| lease.shard == parent));

@@ -173,13 +173,16 @@ impl<L: LeaseTable> Keeper<L> {
         }
     }
 
-    pub async fn take(self: &Arc<Self>, seen: &Lease) -> Result<Taken<L>> {
+    /// `steals`: from an owner that lives.
+    pub async fn take(self: &Arc<Self>, seen: &Lease, steals: bool) -> Result<Taken<L>> {
         let _turn = self.turn().await?;
         let me = &self.policy.me;
         let from = match &seen.owner {
             None => "nobody",
+            Some(_) if me.owns(seen) => "asked",
             Some(owner) if *owner == me.id => "self",
-            Some(_) => "other",
+            Some(_) if steals => "living",
+            Some(_) => "silent",
         };
         let mut seen = seen.clone();
         loop {

@@ -1,5 +1,6 @@
 //! Several workers on one lease table.
 
+use metrics_exporter_prometheus::PrometheusBuilder;
 use pulsar_io_dynamodb::{ports::Checkpoint, source::Settings};
 use tokio::time::Instant;
 
@@ -176,4 +177,39 @@ async fn w1_rewind_on_adopt_closes_the_hole_before_a_java_checkpoint() {
     world.write_at(&shard, 1, 5, time + 1000);
     finish(&world, run).await;
     assert_eq!(world.lock().published.len(), published + 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn leases_taken_are_counted_by_whose_they_were() {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let metrics = recorder.handle();
+    let _recording = metrics::set_default_local_recorder(&recorder);
+    let mut world = World::new(80);
+    (0..4).for_each(|_| drop(world.shard(None)));
+    let mut first = world.start(worker(0));
+    world.until("the first has all", |state| shares(state) == [4]).await;
+    let second = world.start(worker(1));
+    world.until("they share", |state| shares(state) == [2, 2]).await;
+    world.kill(first).await;
+    first = world.start(worker(0));
+    tokio::time::sleep(5 * SECOND).await;
+    world.kill(second).await;
+    world.until("the first has all again", |state| shares(state) == [4]).await;
+    first.stopped().await.expect("a clean stop");
+
+    let java = "host:java";
+    world.lock().rows.values_mut().for_each(|row| (row.owner, row.nonce) = (Some(java.into()), None));
+    let third = world.start(worker(2));
+    let renew = |state: &mut State| {
+        state.rows.values_mut().filter(|row| row.owner.as_deref() == Some(java)).for_each(|row| row.counter += 1);
+        shares(state)
+    };
+    while renew(&mut world.lock()) != [2, 2] {
+        tokio::time::sleep(SECOND).await;
+    }
+    third.stopped().await.expect("a clean stop");
+    for (from, leases) in [("nobody", 4), ("asked", 2), ("self", 2), ("silent", 2), ("living", 2)] {
+        let line = format!("dynamodb_source_leases_taken_total{{from=\"{from}\"}} {leases}\n");
+        assert!(metrics.render().contains(&line), "{line}{}", metrics.render());
+    }
 }

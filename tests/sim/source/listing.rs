@@ -132,3 +132,30 @@ async fn r9_an_endpoint_without_child_shards_is_asked_once_and_then_listed() {
     assert_eq!(ended, 5);
     finish(&world, run).await;
 }
+
+/// A split has two children, and the stream may show one of them before the other. The slow audit alone would find it after minutes.
+#[tokio::test(start_paused = true)]
+async fn r9_the_second_child_of_a_split_that_shows_up_late_is_read_within_seconds() {
+    for (late, limit) in [(3, 7), (20, 30)] {
+        let mut world = World::new(167);
+        let shard = world.shard(None);
+        let run = world.start(settings());
+        // Audits are minutes apart by then.
+        tokio::time::sleep(700 * SECOND).await;
+        let calls = |world: &World| {
+            let state = world.lock();
+            state.count(Call::Children) + state.count(Call::ListShards)
+        };
+        let before = calls(&world);
+        let children: [ShardId; 2] = world.split(&shard);
+        (1..).zip(&children).for_each(|(item, child)| world.write(child, item, 10));
+        world.hide(&children[1], late * SECOND);
+        let split = Instant::now();
+        world.until("both are read", |state| state.all_stored()).await;
+        assert!(split.elapsed() < limit * SECOND, "late by {late} s, read after {:?}", split.elapsed());
+        tokio::time::sleep(60 * SECOND).await;
+        assert!(calls(&world) - before <= 3, "{} DescribeStream calls", calls(&world) - before);
+        finish(&world, run).await;
+        assert_eq!(duplicates(&world), 0);
+    }
+}

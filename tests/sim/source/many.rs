@@ -60,6 +60,8 @@ impl Watch {
 #[tokio::test(start_paused = true)]
 async fn w19_m1_l2_r10_one_worker_keeps_all_leases_of_a_big_stream_and_goes_through_its_rollover() {
     let shards: usize = std::env::var("SHARDS").map_or(1_000, |text| text.parse().expect("SHARDS is a number"));
+    // A minute for ten thousand.
+    let limit = 10 * SECOND + shards as u32 * (SECOND / 200);
     let mut world = World::new(140);
     world.lock().shards_in_a_page = 100;
     let mut parents: Vec<ShardId> = (0..shards).map(|_| world.shard(None)).collect();
@@ -67,7 +69,7 @@ async fn w19_m1_l2_r10_one_worker_keeps_all_leases_of_a_big_stream_and_goes_thro
     let run = world.start(Settings { checkpoint_interval: 60 * SECOND, ..settings() });
     let mut watch = Watch::new(&world);
     let all_held = |world: &World| world.lock().held_leases() == shards;
-    let bootstrap = watch.until("every shard is held", 600 * SECOND, all_held).await;
+    let bootstrap = watch.until("every shard is held", limit, all_held).await;
     watch.pass(30 * SECOND).await;
 
     // All of them end within a minute.
@@ -92,8 +94,8 @@ async fn w19_m1_l2_r10_one_worker_keeps_all_leases_of_a_big_stream_and_goes_thro
         memory / 1024 / 1024
     );
     assert!(longest <= settings().failover / 3 + MARGIN, "L2: a lease was not written for {longest:?}");
-    // 20,000 shards are listed at 500 a second, and those that ended meanwhile once more: 62 s.
-    assert!(behind < 75 * SECOND, "children were read {behind:?} after the last end");
+    // 20,000 shards are listed at 500 a second. A listing that was begun right before the last end may come first.
+    assert!(behind < limit, "children were read {behind:?} after the last end");
     for window in watch.describes.windows(6) {
         assert!(window[5] - window[0] >= SECOND, "R10: six DescribeStream calls within {:?}", window[5] - window[0]);
     }

@@ -161,3 +161,22 @@ async fn s1_the_children_of_a_stopped_shard_wait() {
     assert!(world.lock().violations.is_empty(), "{:?}", world.lock().violations);
     run.stopped().await.expect("Z1: a clean stop");
 }
+
+/// As `leases release --force` does, after what refused the record was mended: the topic's schema, say.
+#[tokio::test(start_paused = true)]
+async fn w9_h1_a_stopped_shard_goes_on_without_a_restart_once_its_lease_is_released() {
+    for refused in [Refused::AtOnce, Refused::WithTheReceipt] {
+        let mut world = World::new(94);
+        let (run, [bad, _], _) = stopped(&mut world, Some(refused)).await;
+        tokio::time::sleep(60 * SECOND).await;
+        {
+            let mut state = world.lock();
+            state.refusals.clear();
+            let row = state.rows.get_mut(&bad).expect("a row");
+            (row.counter, row.owner, row.nonce) = (row.counter + 1, None, None);
+        }
+        world.until("the shard's end", |state| state.row(&bad).checkpoint == Checkpoint::ShardEnd).await;
+        assert!(world.health.reasons().is_empty(), "{:?}", world.health.reasons());
+        finish(&world, run).await;
+    }
+}

@@ -32,6 +32,13 @@ fn go_on(world: &World) -> [ShardId; 2] {
     shards
 }
 
+/// Switches the stream off and on again.
+fn switch(world: &World) -> [ShardId; 2] {
+    world.disable();
+    world.enable();
+    go_on(world)
+}
+
 fn stream_of(world: &World, shard: &ShardId) -> Option<StreamArn> {
     world.lock().row(shard).stream.clone()
 }
@@ -75,14 +82,10 @@ async fn d1_the_next_stream_is_read_from_its_beginning_whatever_the_start_positi
         world.until("running", |state| state.all_stored()).await;
         if down {
             run.stopped().await.expect("a clean stop");
-            world.disable();
-            world.enable();
-            go_on(&world);
+            switch(&world);
             run = world.start(latest());
         } else {
-            world.disable();
-            world.enable();
-            go_on(&world);
+            switch(&world);
         }
         finish(&world, run).await;
         assert_eq!(duplicates(&world), 0);
@@ -94,9 +97,7 @@ async fn d1_what_is_left_in_the_old_stream_at_a_start_is_read_before_the_new_one
     let (mut world, old, run) = following(92).await;
     world.kill(run).await;
     (1..).zip(&old).for_each(|(item, shard)| world.write(shard, item, 20));
-    world.disable();
-    world.enable();
-    go_on(&world);
+    switch(&world);
     let run = world.start(settings());
     finish(&world, run).await;
 }
@@ -135,9 +136,7 @@ async fn a_worker_that_dies_with_a_lease_of_the_old_stream_leaves_nothing_unread
     let second = world.start(worker(1));
     world.until("they share", |state| state.rows.values().filter(|row| row.owner == Some(worker(1).worker_id)).count() == 1).await;
     (1..).zip(&old).for_each(|(item, shard)| world.write(shard, item, 20));
-    world.disable();
-    world.enable();
-    go_on(&world);
+    switch(&world);
     world.kill(first).await;
     finish(&world, second).await;
 }
@@ -230,13 +229,9 @@ async fn c2_g1_a_table_that_is_deleted_with_its_stream_and_made_again_is_followe
 #[tokio::test(start_paused = true)]
 async fn a_stream_that_was_switched_on_and_off_again_is_not_left_out() {
     let (world, _, run) = following(102).await;
-    world.disable();
-    world.enable();
-    go_on(&world);
+    switch(&world);
     world.until("the second one is begun", |state| state.rows.len() == 4).await;
-    world.disable();
-    world.enable();
-    go_on(&world);
+    switch(&world);
     finish(&world, run).await;
     assert_eq!(duplicates(&world), 0);
 }
@@ -255,8 +250,6 @@ async fn looking_for_another_stream_may_fail_while_this_one_is_read() {
     world.lock().faults.clear();
     tokio::time::sleep(60 * SECOND).await;
     assert!(world.health.reasons().is_empty(), "{:?}", world.health.reasons());
-    world.disable();
-    world.enable();
-    go_on(&world);
+    switch(&world);
     finish(&world, run).await;
 }

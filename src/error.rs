@@ -16,6 +16,37 @@ pub struct Error {
     doing: String,
     /// Why it failed, in the service's own words where it gave any.
     why: String,
+    /// Of `Throttled`: by what.
+    limit: Limit,
+}
+
+/// Which limit a throttled call has met. Ordered by how much has to slow down for it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Limit {
+    /// One partition's: only its keys are too busy.
+    KeyRange,
+    /// The service does not say.
+    #[default]
+    Unknown,
+    /// The table's or an index's provisioned capacity.
+    Provisioned,
+    /// The maximum that is set for an on-demand table or index.
+    OnDemandMaximum,
+    /// The account's quota for a table.
+    Account,
+}
+
+impl Limit {
+    /// As metric labels say it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Limit::KeyRange => "key_range",
+            Limit::Unknown => "unknown",
+            Limit::Provisioned => "provisioned",
+            Limit::OnDemandMaximum => "on_demand_maximum",
+            Limit::Account => "account",
+        }
+    }
 }
 
 /// The closed list of failures that stages tell apart.
@@ -68,7 +99,16 @@ pub enum Retry {
 
 impl Error {
     pub fn new(kind: Kind, doing: impl Into<String>, why: impl fmt::Display) -> Self {
-        Self { kind, doing: doing.into(), why: why.to_string() }
+        Self { kind, doing: doing.into(), why: why.to_string(), limit: Limit::default() }
+    }
+
+    /// The same, with what it was throttled by.
+    pub fn throttled_by(self, limit: Limit) -> Self {
+        Self { limit, ..self }
+    }
+
+    pub fn limit(&self) -> Limit {
+        self.limit
     }
 
     pub fn kind(&self) -> Kind {

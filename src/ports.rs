@@ -515,6 +515,15 @@ pub enum Fate {
     Refused(Error),
 }
 
+/// What an answered request says.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Written {
+    /// Of each write, in their order.
+    pub fates: Vec<Fate>,
+    /// Write capacity units, where the service tells.
+    pub consumed: Option<f64>,
+}
+
 /// The DynamoDB tables to write to.
 pub trait ItemTables: Send + Sync + 'static {
     /// CreateTable, billed on demand. Fine where the table is there already. Does not wait until it can be written to.
@@ -525,5 +534,5 @@ pub trait ItemTables: Send + Sync + 'static {
 
     /// Sends writes of different items in one request. Returns the fate of each, in their order. After an error, each of them may or
     /// may not have been stored.
-    fn write(&self, vehicle: Vehicle, writes: &[Arc<Write>]) -> impl Future<Output = Result<Vec<Fate>>> + Send;
+    fn write(&self, vehicle: Vehicle, writes: &[Arc<Write>]) -> impl Future<Output = Result<Written>> + Send;
 }

@@ -42,6 +42,8 @@ const PURE: &[&str] = &[
     "sink/shape/ttl.rs",
     "sink/map.rs",
     "sink/mode.rs",
+    "sink/order.rs",
+    "sink/pace.rs",
     "sink/coalesce.rs",
     "sink/batch.rs",
     "sink/ack.rs",

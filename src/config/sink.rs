@@ -1,6 +1,7 @@
 //! The sink's keys.
 
 pub mod aliases;
+pub mod delivery;
 pub mod input;
 pub mod mapping;
 pub mod write;
@@ -11,7 +12,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use self::write::{WriteKeys, WriteMode};
+use self::{
+    delivery::DeliveryKeys,
+    write::{WriteKeys, WriteMode},
+};
 use super::{
     ProcessingGuarantees,
     aws::AwsKeys,
@@ -94,6 +98,8 @@ pub struct SinkKeys {
     pub aws: AwsKeys,
     #[serde(flatten)]
     pub write: WriteKeys,
+    #[serde(flatten)]
+    pub delivery: DeliveryKeys,
     /// The table to write to. It has to exist, unless `autoCreate` makes it. With expressions (those of `primaryKey`) it is chosen for each message
     /// among `allowedTables`: `orders-${property.region}`; what a table's name cannot have becomes `_`. Required.
     pub table_name: Option<String>,
@@ -127,6 +133,7 @@ impl Default for SinkKeys {
         Self {
             aws: AwsKeys::default(),
             write: WriteKeys::default(),
+            delivery: DeliveryKeys::default(),
             table_name: None,
             aws_endpoint: None,
             input: input::InputKeys::default(),
@@ -201,6 +208,7 @@ pub fn check(document: &Document, environment: &BTreeMap<String, String>) -> Res
     );
     problems.require(keys.max_buffered_bytes >= 1024 * 1024, "configs.maxBufferedBytes", "has to be at least 1048576 (1 MiB)");
     problems.require(keys.backoff_time >= 1, "configs.backoffTime", "has to be at least 1 (milliseconds)");
+    keys.delivery.check(dead_letter_topic.is_some(), &mut problems);
     let mode = keys.write.mode(dead_letter_topic.is_some(), &mut problems);
     let kind = subscription_type(&fields, &keys);
     problems.require(
@@ -231,6 +239,9 @@ pub fn check(document: &Document, environment: &BTreeMap<String, String>) -> Res
             coalesce: keys.coalesce,
             flush_timeout: Duration::from_millis(keys.flush_timeout),
             backoff: Duration::from_millis(keys.backoff_time),
+            by_key: kind == inbox::SubscriptionType::KeyShared,
+            max_write_capacity: keys.delivery.max_write_capacity,
+            fail_on_error: keys.delivery.fail_on_error,
             drain_timeout: DRAIN_TIMEOUT,
             worker_id: worker_id(&tenant, &namespace, &name, 0),
         },
@@ -388,6 +399,7 @@ mod tests {
             ("flushTimeout", json!("x"), "\"x\" has to be a whole number"),
             ("coalesce", json!("maybe"), "true or false"),
             ("backoffTime", json!(0), "at least 1"),
+            ("maxWriteCapacity", json!(0), "at least 1"),
             ("awsDynamodbStreamArn", json!("x"), "no such key"),
         ] {
             let mut configs = json!({"tableName": "copy"});

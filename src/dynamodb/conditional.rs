@@ -8,25 +8,28 @@ use aws_sdk_dynamodb::{
     operation::{
         delete_item::DeleteItemError, put_item::PutItemError, transact_write_items::TransactWriteItemsError, update_item::UpdateItemError,
     },
-    types::{AttributeValue, CancellationReason, Delete, Put, ReturnValuesOnConditionCheckFailure, TransactWriteItem, Update},
+    types::{
+        AttributeValue, CancellationReason, ConsumedCapacity, Delete, Put, ReturnConsumedCapacity, ReturnValuesOnConditionCheckFailure,
+        TransactWriteItem, Update,
+    },
 };
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
 use super::{
     failure::classify,
-    item_table::{attribute_value, inward, outward},
+    item_table::{attribute_value, inward, outward, units},
 };
 use crate::{
     dynamodb::attribute::Item,
     error::{Error, Kind, Result},
-    ports::{Action, Fate, Write},
+    ports::{Action, Fate, Write, Written},
 };
 
 /// An item as the SDK has it.
 type Attributes = HashMap<String, AttributeValue>;
 
 /// PutItem, DeleteItem or UpdateItem.
-pub async fn single(client: &Client, write: &Write) -> Result<Fate> {
+pub async fn single(client: &Client, write: &Write) -> Result<Written> {
     let (action, table) = (&write.action, &*write.table);
     let terms = Terms::of(write);
     // What is there tells a write of somebody else from this very one, whose answer was lost.
@@ -36,7 +39,8 @@ pub async fn single(client: &Client, write: &Write) -> Result<Fate> {
             let request = client.put_item().table_name(table).set_item(Some(outward(item)));
             let request = request.set_condition_expression(terms.condition).set_return_values_on_condition_check_failure(all_old);
             let request = request.set_expression_attribute_names(terms.names).set_expression_attribute_values(terms.values);
-            fate(request.send().await, doing(write), |error| match error {
+            let answer = request.return_consumed_capacity(ReturnConsumedCapacity::Total).send().await;
+            written(answer.map(|answer| answer.consumed_capacity), doing(write), |error| match error {
                 PutItemError::ConditionalCheckFailedException(failed) => Some(failed.item.clone()),
                 _ => None,
             })
@@ -45,7 +49,8 @@ pub async fn single(client: &Client, write: &Write) -> Result<Fate> {
             let request = client.delete_item().table_name(table).set_key(Some(outward(key)));
             let request = request.set_condition_expression(terms.condition).set_return_values_on_condition_check_failure(all_old);
             let request = request.set_expression_attribute_names(terms.names).set_expression_attribute_values(terms.values);
-            fate(request.send().await, doing(write), |error| match error {
+            let answer = request.return_consumed_capacity(ReturnConsumedCapacity::Total).send().await;
+            written(answer.map(|answer| answer.consumed_capacity), doing(write), |error| match error {
                 DeleteItemError::ConditionalCheckFailedException(failed) => Some(failed.item.clone()),
                 _ => None,
             })
@@ -55,7 +60,8 @@ pub async fn single(client: &Client, write: &Write) -> Result<Fate> {
             let request = request.set_update_expression(terms.update).set_condition_expression(terms.condition);
             let request = request.set_return_values_on_condition_check_failure(all_old);
             let request = request.set_expression_attribute_names(terms.names).set_expression_attribute_values(terms.values);
-            fate(request.send().await, doing(write), |error| match error {
+            let answer = request.return_consumed_capacity(ReturnConsumedCapacity::Total).send().await;
+            written(answer.map(|answer| answer.consumed_capacity), doing(write), |error| match error {
                 UpdateItemError::ConditionalCheckFailedException(failed) => Some(failed.item.clone()),
                 _ => None,
             })
@@ -73,39 +79,46 @@ fn doing(write: &Write) -> String {
 }
 
 /// `failed`: whether the error is that of a condition that is not met; and the item that is there.
-fn fate<T, E>(
-    answer: std::result::Result<T, SdkError<E, HttpResponse>>,
+fn written<E>(
+    answer: std::result::Result<Option<ConsumedCapacity>, SdkError<E, HttpResponse>>,
     doing: String,
     failed: impl FnOnce(&E) -> Option<Option<Attributes>>,
-) -> Result<Fate>
+) -> Result<Written>
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
 {
     match answer {
-        Ok(_) => Ok(Fate::Stored),
+        Ok(consumed) => Ok(Written { fates: vec![Fate::Stored], consumed: units(consumed) }),
         Err(error) => match error.as_service_error().and_then(failed) {
-            Some(there) => Ok(Fate::ConditionFailed { there: there.map(inward) }),
+            Some(there) => Ok(Written { fates: vec![Fate::ConditionFailed { there: there.map(inward) }], consumed: None }),
             None => Err(classify(doing, error)),
         },
     }
 }
 
 /// TransactWriteItems: all of them, or none. After a cancellation each write has the fate of its own reason.
-pub async fn transaction(client: &Client, writes: &[Arc<Write>]) -> Result<Vec<Fate>> {
+pub async fn transaction(client: &Client, writes: &[Arc<Write>]) -> Result<Written> {
     let doing = || format!("write {} items in one transaction (dynamodb:TransactWriteItems)", writes.len());
     let items = writes.iter().map(|write| transact_item(write)).collect::<Result<Vec<_>, _>>();
     let items = items.map_err(|why| Error::new(Kind::Invalid, doing(), why))?;
-    let answer = client.transact_write_items().set_transact_items(Some(items)).send().await;
+    let request = client.transact_write_items().set_transact_items(Some(items));
+    let answer = request.return_consumed_capacity(ReturnConsumedCapacity::Total).send().await;
     match answer {
-        Ok(_) => Ok(vec![Fate::Stored; writes.len()]),
+        Ok(answer) => {
+            Ok(Written { fates: vec![Fate::Stored; writes.len()], consumed: units(answer.consumed_capacity.unwrap_or_default()) })
+        }
         Err(SdkError::ServiceError(answer)) if matches!(answer.err(), TransactWriteItemsError::TransactionCanceledException(_)) => {
-            let TransactWriteItemsError::TransactionCanceledException(cancelled) = answer.into_err() else { return Ok(Vec::new()) };
-            let reasons = cancelled.cancellation_reasons();
+            let error = answer.into_err();
+            let reasons = match &error {
+                TransactWriteItemsError::TransactionCanceledException(cancelled) => cancelled.cancellation_reasons(),
+                _ => &[],
+            };
             if reasons.len() != writes.len() {
-                let why = format!("it was cancelled with {} reasons: {}", reasons.len(), cancelled.message().unwrap_or_default());
+                let why = format!("it was cancelled with {} reasons: {}", reasons.len(), error.message().unwrap_or_default());
                 return Err(Error::new(Kind::Unavailable, doing(), why));
             }
-            Ok(reasons.iter().map(|reason| cancelled_fate(reason, doing)).collect())
+            let fates = reasons.iter().map(|reason| cancelled_fate(reason, doing)).collect();
+            Ok(Written { fates, consumed: None })
         }
         Err(error) => Err(classify(doing(), error)),
     }

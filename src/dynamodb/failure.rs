@@ -6,7 +6,9 @@ use aws_credential_types::provider::error::{CredentialsError, TokenError};
 use aws_smithy_runtime_api::client::{orchestrator::HttpResponse, result::SdkError};
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
-use crate::error::{Error, Kind};
+use serde::Deserialize;
+
+use crate::error::{Error, Kind, Limit};
 
 /// Turns a failed call into an [`Error`] that keeps the service's code and words, or the root cause where no service answered.
 ///
@@ -16,8 +18,10 @@ pub fn classify<E>(doing: impl Into<String>, error: SdkError<E, HttpResponse>) -
 where
     E: ProvideErrorMetadata + StdError + 'static,
 {
+    let mut limit = Limit::Unknown;
     let (kind, why) = match &error {
         SdkError::ServiceError(answer) => {
+            limit = answer.raw().body().bytes().map_or(Limit::Unknown, limit_of);
             let (code, message) = (answer.err().code(), answer.err().message());
             let status = answer.raw().status().as_u16();
             let why = match (code, message) {
@@ -36,7 +40,32 @@ where
         _ if concerns_credentials(&error) => (Kind::Credentials, chain(&error)),
         _ => (Kind::Invalid, chain(&error)),
     };
-    Error::new(kind, doing, why)
+    Error::new(kind, doing, why).throttled_by(limit)
+}
+
+/// The widest of the limits that an answer names. They are `Table` or `Index`, `Read` or `Write`, and these endings ("ThrottlingReason", Amazon DynamoDB API
+/// Reference). Several exceptions have them, so they are read from the answer's own text.
+fn limit_of(body: &[u8]) -> Limit {
+    #[derive(Deserialize)]
+    struct Throttled {
+        #[serde(alias = "throttlingReasons", rename = "ThrottlingReasons", default)]
+        reasons: Vec<Reason>,
+    }
+    #[derive(Deserialize)]
+    struct Reason {
+        #[serde(alias = "Reason", default)]
+        reason: String,
+    }
+    const ENDINGS: [(&str, Limit); 4] = [
+        ("KeyRangeThroughputExceeded", Limit::KeyRange),
+        ("ProvisionedThroughputExceeded", Limit::Provisioned),
+        ("MaxOnDemandThroughputExceeded", Limit::OnDemandMaximum),
+        ("AccountLimitExceeded", Limit::Account),
+    ];
+    let limits = serde_json::from_slice::<Throttled>(body).map(|throttled| throttled.reasons).unwrap_or_default();
+    let of =
+        |reason: &Reason| ENDINGS.iter().find(|(ending, _)| reason.reason.ends_with(ending)).map_or(Limit::Unknown, |(_, limit)| *limit);
+    limits.iter().map(of).max().unwrap_or_default()
 }
 
 /// The kind of an error code of DynamoDB, DynamoDB Streams or the common errors of AWS; an unknown code goes by its HTTP status.

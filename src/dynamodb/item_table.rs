@@ -8,14 +8,17 @@ use std::{
 use aws_sdk_dynamodb::{
     Client,
     primitives::Blob,
-    types::{AttributeValue, DeleteRequest, PutRequest, ScalarAttributeType, TableDescription, TableStatus, WriteRequest},
+    types::{
+        AttributeValue, ConsumedCapacity, DeleteRequest, PutRequest, ReturnConsumedCapacity, ScalarAttributeType, TableDescription,
+        TableStatus, WriteRequest,
+    },
 };
 
 use super::{conditional, create_table::create_table, failure::classify};
 use crate::{
     dynamodb::attribute::{Item, ItemKey, Value},
     error::{Error, Kind, Result},
-    ports::{self, Action, Fate, KeySchema, KeyType, Vehicle, Write},
+    ports::{self, Action, Fate, KeySchema, KeyType, Vehicle, Write, Written},
 };
 
 /// The tables of one account and region.
@@ -43,18 +46,21 @@ impl ItemTables {
         }
     }
 
-    async fn batch_write(&self, writes: &[Arc<Write>]) -> Result<Vec<Fate>> {
+    async fn batch_write(&self, writes: &[Arc<Write>]) -> Result<Written> {
         let doing = || format!("write {} items to table {} (dynamodb:BatchWriteItem)", writes.len(), names(writes));
         let invalid = |why: String| Error::new(Kind::Invalid, doing(), why);
         let mut requests: HashMap<String, Vec<WriteRequest>> = HashMap::new();
         for write in writes {
             requests.entry(write.table.to_string()).or_default().push(request(write).map_err(invalid)?);
         }
-        let answer = self.client.batch_write_item().set_request_items(Some(requests)).send().await;
-        let unprocessed = answer.map_err(|error| classify(doing(), error))?.unprocessed_items.unwrap_or_default();
+        let request = self.client.batch_write_item().set_request_items(Some(requests));
+        let answer = request.return_consumed_capacity(ReturnConsumedCapacity::Total).send().await;
+        let answer = answer.map_err(|error| classify(doing(), error))?;
+        let consumed = units(answer.consumed_capacity.unwrap_or_default());
+        let unprocessed = answer.unprocessed_items.unwrap_or_default();
         let mut fates = vec![Fate::Stored; writes.len()];
         if unprocessed.is_empty() {
-            return Ok(fates);
+            return Ok(Written { fates, consumed });
         }
         // Taken for lost where it cannot be told what came back: everything is sent again, which changes nothing for what was written.
         let lost = |why: String| Error::new(Kind::Unavailable, doing(), why);
@@ -66,7 +72,7 @@ impl ItemTables {
             let item = request.put_request.map(|put| put.item).or(request.delete_request.map(|delete| delete.key)).unwrap_or_default();
             fates[places.of(&table, item).map_err(lost)?] = Fate::Unprocessed;
         }
-        Ok(fates)
+        Ok(Written { fates, consumed })
     }
 }
 
@@ -93,6 +99,12 @@ impl Places {
         let place = self.keys.get(&(name.to_owned(), key));
         place.copied().ok_or_else(|| format!("an item of table {table} came back that was not sent"))
     }
+}
+
+/// What a request has consumed, where the service says so.
+pub(super) fn units(consumed: impl IntoIterator<Item = ConsumedCapacity>) -> Option<f64> {
+    let units = consumed.into_iter().filter_map(|consumed| consumed.capacity_units);
+    units.fold(None, |sum, units| Some(sum.unwrap_or(0.0) + units))
 }
 
 /// The tables of a request, for people.
@@ -128,10 +140,10 @@ impl ports::ItemTables for ItemTables {
         }
     }
 
-    async fn write(&self, vehicle: Vehicle, writes: &[Arc<Write>]) -> Result<Vec<Fate>> {
+    async fn write(&self, vehicle: Vehicle, writes: &[Arc<Write>]) -> Result<Written> {
         match (vehicle, writes) {
             (Vehicle::Batch, _) => self.batch_write(writes).await,
-            (Vehicle::Single, [write]) => conditional::single(&self.client, write).await.map(|fate| vec![fate]),
+            (Vehicle::Single, [write]) => conditional::single(&self.client, write).await,
             (Vehicle::Single, _) => {
                 Err(Error::new(Kind::Fatal, "write a single item", format!("{} writes were given: a defect", writes.len())))
             }

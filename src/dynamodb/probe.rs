@@ -1,12 +1,17 @@
 //! Calls each service once, to tell before a start what is missing. Nothing that is there is changed: writes are such that they have no effect.
 
+use std::collections::HashMap;
+
 use aws_sdk_dynamodb::{
     Client,
-    types::{AttributeValue, DeleteRequest, WriteRequest},
+    types::{AttributeValue, Delete, DeleteRequest, Put, TransactWriteItem, WriteRequest},
 };
 use aws_sdk_dynamodbstreams::types::ShardIteratorType;
 use aws_smithy_runtime_api::client::{orchestrator::HttpResponse, result::SdkError};
-use aws_smithy_types::{Blob, error::metadata::ProvideErrorMetadata};
+use aws_smithy_types::{
+    Blob,
+    error::{metadata::ProvideErrorMetadata, operation::BuildError},
+};
 use aws_types::SdkConfig;
 
 use super::{client::Settings, failure::classify, item_table::ItemTables};
@@ -183,40 +188,98 @@ where
 {
     match answer {
         Ok(_) => Ok(()),
-        Err(error) if error.code() == Some("ConditionalCheckFailedException") => Ok(()),
+        Err(error) if matches!(error.code(), Some("ConditionalCheckFailedException" | "TransactionCanceledException")) => Ok(()),
         Err(error) => Err(classify(doing, error)),
     }
 }
 
-/// What a sink calls: the batch deletes an item that is not there.
-pub async fn sink(client: &Client, table: &str) -> Vec<Finding> {
+/// Requests that a sink makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Request {
+    Batch,
+    Put,
+    Update,
+    Delete,
+    Transaction,
+}
+
+impl Request {
+    fn action(self) -> &'static str {
+        match self {
+            Request::Batch => "dynamodb:BatchWriteItem",
+            Request::Put => "dynamodb:PutItem",
+            Request::Update => "dynamodb:UpdateItem",
+            Request::Delete => "dynamodb:DeleteItem",
+            // It has no action of its own: those of what is in it.
+            Request::Transaction => "dynamodb:PutItem, dynamodb:DeleteItem (TransactWriteItems)",
+        }
+    }
+}
+
+/// What a sink calls. No item is changed: the batch deletes one that is not there, everything else has a condition that never holds.
+pub async fn sink(client: &Client, table: &str, requests: &[Request]) -> Vec<Finding> {
     const DESCRIBE: &str = "dynamodb:DescribeTable";
-    const WRITE: &str = "dynamodb:BatchWriteItem";
     let keys = match ItemTables::new(client.clone()).describe(table).await {
         Ok(keys) => keys,
-        Err(error) => return vec![Finding::of(DESCRIBE, table, Err(error)), Finding::not_tried(WRITE, table, "its key is not known")],
+        Err(error) => {
+            let untried = requests.iter().map(|request| Finding::not_tried(request.action(), table, "its key is not known"));
+            return std::iter::once(Finding::of(DESCRIBE, table, Err(error))).chain(untried).collect();
+        }
     };
     let parts: Vec<_> = std::iter::once(&keys.partition).chain(keys.sort.as_ref()).collect();
     let names = parts.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ");
-    let mut request = DeleteRequest::builder();
-    for (name, kind) in parts {
-        let value = match kind {
-            KeyType::S => AttributeValue::S(NOBODY.into()),
-            KeyType::N => AttributeValue::N(NO_NUMBER.into()),
-            KeyType::B => AttributeValue::B(Blob::new(NOBODY)),
-        };
-        request = request.key(name, value);
+    let nobody: HashMap<String, AttributeValue> = parts.into_iter().map(|(name, kind)| (name.clone(), nobody(*kind))).collect();
+    let mut findings = vec![Finding::of(DESCRIBE, table, Ok(format!("there, with the key {names}")))];
+    for request in requests {
+        let written = try_out(client, table, *request, &nobody, &keys.partition.0).await;
+        findings.push(Finding::of(request.action(), table, written.map(|()| "allowed".to_owned())));
     }
-    let doing = || format!("write to table {table} ({WRITE})");
-    let written = match request.build() {
-        Ok(request) => {
-            let request = WriteRequest::builder().delete_request(request).build();
-            let answer = client.batch_write_item().request_items(table, vec![request]).send().await;
-            answer.map(|_| "allowed".to_owned()).map_err(|error| classify(doing(), error))
+    findings
+}
+
+fn nobody(kind: KeyType) -> AttributeValue {
+    match kind {
+        KeyType::S => AttributeValue::S(NOBODY.into()),
+        KeyType::N => AttributeValue::N(NO_NUMBER.into()),
+        KeyType::B => AttributeValue::B(Blob::new(NOBODY)),
+    }
+}
+
+async fn try_out(client: &Client, table: &str, request: Request, key: &HashMap<String, AttributeValue>, partition: &str) -> Result<()> {
+    const NEVER: &str = "attribute_exists(#key) AND attribute_not_exists(#key)";
+    let doing = format!("write to table {table} ({})", request.action());
+    let key = Some(key.clone());
+    let broken = |error: BuildError| Error::new(Kind::Fatal, format!("write to table {table}"), error);
+    match request {
+        Request::Batch => {
+            let delete = DeleteRequest::builder().set_key(key).build().map_err(broken)?;
+            let write = WriteRequest::builder().delete_request(delete).build();
+            allowed(doing, client.batch_write_item().request_items(table, vec![write]).send().await)
         }
-        Err(error) => Err(Error::new(Kind::Fatal, doing(), error)),
-    };
-    vec![Finding::of(DESCRIBE, table, Ok(format!("there, with the key {names}"))), Finding::of(WRITE, table, written)]
+        Request::Put => {
+            let call = client.put_item().table_name(table).set_item(key).condition_expression(NEVER);
+            allowed(doing, call.expression_attribute_names("#key", partition).send().await)
+        }
+        Request::Update => {
+            let call = client.update_item().table_name(table).set_key(key).condition_expression(NEVER);
+            allowed(doing, call.expression_attribute_names("#key", partition).send().await)
+        }
+        Request::Delete => {
+            let call = client.delete_item().table_name(table).set_key(key).condition_expression(NEVER);
+            allowed(doing, call.expression_attribute_names("#key", partition).send().await)
+        }
+        Request::Transaction => {
+            // Two writes of one item are refused, so the put is of its own request.
+            let put = Put::builder().table_name(table).set_item(key.clone()).condition_expression(NEVER);
+            let put = put.expression_attribute_names("#key", partition).build().map_err(broken)?;
+            let delete = Delete::builder().table_name(table).set_key(key).condition_expression(NEVER);
+            let delete = delete.expression_attribute_names("#key", partition).build().map_err(broken)?;
+            for item in [TransactWriteItem::builder().put(put).build(), TransactWriteItem::builder().delete(delete).build()] {
+                allowed(doing.clone(), client.transact_write_items().transact_items(item).send().await)?;
+            }
+            Ok(())
+        }
+    }
 }
 
 /// What is not known before there are messages: they choose their tables.

@@ -6,11 +6,13 @@ use crate::{
     config::{sink::Sink, source::Source},
     dynamodb::{
         client,
-        probe::{self, Finding, Outcome},
+        probe::{self, Finding, Outcome, Request},
     },
     error::{Error, Kind, Result},
     metrics::health::Health,
+    ports::Vehicle,
     pulsar::client::{Settings as PulsarSettings, connect},
+    sink::mode::{Deletes, Mode, Versioning, What},
 };
 
 /// Longer than it takes until health knows why.
@@ -54,10 +56,22 @@ async fn of_sink(configured: &Sink, pulsar: &PulsarSettings) -> Result<Report> {
     let dynamodb = client::dynamodb(&aws, configured.dynamodb_endpoint.as_deref());
     let mut findings = vec![probe::identity(&aws, &configured.aws, configured.dynamodb_endpoint.is_some()).await];
     match configured.settings.shape.route {
-        None => findings.extend(probe::sink(&dynamodb, &configured.settings.table_name).await),
+        None => findings.extend(probe::sink(&dynamodb, &configured.settings.table_name, &requests(&configured.settings.mode)).await),
         Some(_) => findings.push(probe::chosen(&configured.settings.table_name)),
     }
     Ok(report(&findings, reach(pulsar).await, pulsar))
+}
+
+/// The requests that a mode makes. Any message may ask for a delete.
+fn requests(mode: &Mode) -> Vec<Request> {
+    match (mode.vehicle(), &mode.what) {
+        (Vehicle::Batch, _) => vec![Request::Batch],
+        (Vehicle::Transaction, _) => vec![Request::Transaction],
+        (Vehicle::Single, What::Delete) => vec![Request::Delete],
+        (Vehicle::Single, What::Update) => vec![Request::Update, Request::Delete],
+        (Vehicle::Single, What::Newest(Versioning { deletes: Deletes::Tombstone(_), .. })) => vec![Request::Put],
+        (Vehicle::Single, What::Put | What::Insert | What::Newest(_)) => vec![Request::Put, Request::Delete],
+    }
 }
 
 /// Only connects: to look a topic up may create it.

@@ -168,6 +168,8 @@ struct Lane {
     /// Failures since the last success.
     attempts: u32,
     failing_since: Option<Moment>,
+    /// So many of the first operations are written one by one: the one write for all of them was refused, and only one of them is to blame.
+    one_by_one: usize,
 }
 
 #[derive(Debug)]
@@ -199,7 +201,7 @@ impl Lane {
     fn covers(&self, coalesce: bool) -> usize {
         let sendable = self.ops.iter().take_while(|op| op.refused.is_none()).count();
         let in_turn = self.ops.iter().take(sendable).position(|op| !op.late).map(|first| first + 1);
-        in_turn.filter(|_| !coalesce).unwrap_or(sendable)
+        in_turn.filter(|_| !coalesce || self.one_by_one > 0).unwrap_or(sendable)
     }
 
     /// Which of the first `covers` operations is written for all of them: the one with the greatest version, else the last.
@@ -212,7 +214,11 @@ impl Lane {
     fn write(&self, covers: usize) -> Arc<Write> {
         match &self.ops[self.chosen(covers)] {
             Op { version: Some(_), write, .. } => write.clone(),
-            _ => merged(self.ops.iter().take(covers).map(|op| &op.write)),
+            last => {
+                let covered = self.ops.iter().take(covers);
+                // A late one is a copy of what was written before, or of another of these: to be refused for it once more would blame the wrong one.
+                merged(covered.filter(|op| last.late || !op.late).map(|op| &op.write))
+            }
         }
     }
 
@@ -267,13 +273,13 @@ impl Batches {
             return None;
         }
         self.ready.push_back((now + self.limits.flush, key.clone()));
-        let lane = Lane { ops: VecDeque::from([op]), state: State::Ready, attempts: 0, failing_since: None };
+        let lane = Lane { ops: VecDeque::from([op]), state: State::Ready, attempts: 0, failing_since: None, one_by_one: 0 };
         self.lanes.insert(key, lane);
         None
     }
 
-    /// The next batch to send: full, or older than the flush time, or whatever there is when in a `hurry`.
-    pub fn next(&mut self, now: Moment, hurry: bool) -> Option<Batch> {
+    /// The next batch to send: full, or older than the flush time, or whatever there is when in a `hurry`. `most`: writes that the table takes now.
+    pub fn next(&mut self, now: Moment, hurry: bool, most: usize) -> Option<Batch> {
         if let Some(keys) = self.suspects.pop_front() {
             return Some(self.send(keys));
         }
@@ -283,12 +289,13 @@ impl Batches {
             }
         }
         let waited = self.ready.front().is_some_and(|(due, _)| *due <= now);
-        if !waited && !hurry && self.ready.len() < self.limits.max_batch {
+        let full = self.limits.max_batch.min(most);
+        if !waited && !hurry && self.ready.len() < full {
             return None;
         }
         let mut keys = Vec::new();
         let mut bytes = 0;
-        while keys.len() < self.limits.max_batch
+        while keys.len() < full
             && let Some((_, key)) = self.ready.front()
         {
             bytes += self.next_bytes(key);
@@ -360,7 +367,11 @@ impl Batches {
         let lane = self.lane(&key);
         if let State::InFlight { covers } = lane.state {
             let culprit = lane.chosen(covers);
-            lane.ops[culprit].refused = Some(poison);
+            if covers > 1 && lane.one_by_one == 0 && !Arc::ptr_eq(&lane.write(covers), &lane.ops[culprit].write) {
+                lane.one_by_one = covers;
+            } else {
+                lane.ops[culprit].refused = Some(poison);
+            }
         }
         self.advance(key, now);
     }
@@ -370,6 +381,7 @@ impl Batches {
         let lane = self.lane(&key);
         debug_assert_eq!(lane.state, State::Burying);
         lane.ops.pop_front();
+        lane.one_by_one = lane.one_by_one.saturating_sub(1);
         self.advance(key, now);
     }
 
@@ -425,6 +437,7 @@ impl Batches {
         }
         lane.attempts = 0;
         lane.failing_since = None;
+        lane.one_by_one = lane.one_by_one.saturating_sub(covers);
         self.stored.remember(&key, place, self.limits.remember);
         self.advance(key, now);
     }

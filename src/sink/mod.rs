@@ -9,7 +9,7 @@
 //! | map | `map` | one valid write and its item's key | the message |
 //! | mode | `mode` | the write with its condition and version | the message |
 //! | batch | `batch`, `coalesce` | batches of keys that are not in flight (K1) | messages in work |
-//! | write | `write` | answers of the table | `max_in_flight` calls |
+//! | write | `write`, `pace` | answers of the table | `max_in_flight` calls, what the table takes |
 //! | dead_letter | `dead_letter` | receipts of the dead-letter topic | messages in work |
 //! | ack | `ack` | entries to acknowledge (A1) | messages in work, as many entries held back |
 //!
@@ -24,6 +24,8 @@ mod dead_letter;
 pub mod decode;
 mod map;
 pub mod mode;
+mod order;
+mod pace;
 mod poison;
 mod receive;
 pub mod shape;
@@ -56,6 +58,8 @@ pub struct Settings {
     pub mode: Mode,
     /// Writes in one BatchWriteItem: 1 to 25; in one TransactWriteItems: 1 to 100.
     pub max_batch: usize,
+    /// The subscription is Key_Shared: messages come in the order of their keys only.
+    pub by_key: bool,
     /// Requests under way at once.
     pub max_in_flight: usize,
     /// Messages received and not yet stored.
@@ -68,6 +72,10 @@ pub struct Settings {
     pub flush_timeout: Duration,
     /// First delay after throttling.
     pub backoff: Duration,
+    /// Write capacity units a second; `None`: as many as the table takes.
+    pub max_write_capacity: Option<u64>,
+    /// The worker ends with the first request that fails for another reason than throttling.
+    pub fail_on_error: bool,
     /// How long a clean stop may wait for writes under way (Z1).
     pub drain_timeout: Duration,
     /// `tenant/namespace/name-instance`, for the dead-letter properties.

@@ -47,6 +47,11 @@ impl Room {
         released
     }
 
+    /// When the oldest of them was published. Epoch milliseconds.
+    pub fn oldest(&self) -> Option<u64> {
+        self.messages.values().map(|(message, _)| message.publish_time).min()
+    }
+
     pub fn messages(&self) -> usize {
         self.messages.len()
     }

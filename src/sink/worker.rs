@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use metrics::{Counter, Gauge, counter, gauge, histogram};
+use metrics::{Counter, counter, gauge, histogram};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
@@ -15,9 +15,10 @@ use super::{
     decode::{Decoder, Record},
     map::{Target, key_json, map},
     mode::{OnConditionFailure, Shaped, is_as_written},
+    order,
     poison::{Poison, Reason},
     receive::Room,
-    write::{Answer as Answered, Verdict, Writer},
+    write::{Answer as Answered, Drive, Verdict, Writer},
 };
 use crate::{
     error::{Error, Kind, Result, Retry},
@@ -51,11 +52,15 @@ pub struct Worker<I, S, T> {
     last_error: Option<String>,
     meters: Meters,
     started: Instant,
+    /// Since when a batch waits for its turn.
+    waiting: Option<Moment>,
 }
 
 /// Counters of what happens for each message.
 struct Meters {
     received: Counter,
+    sent: Counter,
+    retried: Counter,
     put: Counter,
     deleted: Counter,
     updated: Counter,
@@ -63,7 +68,6 @@ struct Meters {
     ignored: Counter,
     coalesced: Counter,
     acked: Counter,
-    lag: Gauge,
 }
 
 impl<I: Inbox, S: Schemas, T: ItemTables> Worker<I, S, T> {
@@ -75,12 +79,19 @@ impl<I: Inbox, S: Schemas, T: ItemTables> Worker<I, S, T> {
         dead_letters: Option<P>,
     ) -> Self {
         let vehicle = settings.mode.vehicle();
+        let max_batch = if vehicle == Vehicle::Single { 1 } else { settings.max_batch };
         let limits = Limits {
-            max_batch: if vehicle == Vehicle::Single { 1 } else { settings.max_batch },
+            max_batch,
             max_bytes: max_bytes(vehicle),
             coalesce: settings.coalesce && settings.mode.may_coalesce(),
             flush: settings.flush_timeout,
             remember: settings.max_buffered.saturating_add(CLIENT_MESSAGES),
+        };
+        let drive = Drive {
+            batch: max_batch,
+            max_in_flight: settings.max_in_flight,
+            capacity: settings.max_write_capacity,
+            backoff: settings.backoff,
         };
         Self {
             tables,
@@ -90,7 +101,7 @@ impl<I: Inbox, S: Schemas, T: ItemTables> Worker<I, S, T> {
             room: Room::new(settings.max_buffered, settings.max_buffered_bytes),
             acks: Acks::default(),
             batches: Batches::new(limits),
-            writer: Writer::new(asked.tables.clone(), vehicle, settings.max_in_flight, settings.backoff),
+            writer: Writer::new(asked.tables.clone(), vehicle, drive),
             dead_letters: dead_letters.map(|publisher| DeadLetters::new(publisher, settings.max_buffered)),
             settings,
             health: asked.health.clone(),
@@ -98,6 +109,8 @@ impl<I: Inbox, S: Schemas, T: ItemTables> Worker<I, S, T> {
             last_error: None,
             meters: Meters {
                 received: counter!(names::SINK_RECEIVED),
+                sent: counter!(names::SINK_SENT),
+                retried: counter!(names::SINK_RETRIED),
                 put: counter!(names::SINK_WRITTEN, "op" => "put"),
                 deleted: counter!(names::SINK_WRITTEN, "op" => "delete"),
                 updated: counter!(names::SINK_WRITTEN, "op" => "update"),
@@ -105,9 +118,9 @@ impl<I: Inbox, S: Schemas, T: ItemTables> Worker<I, S, T> {
                 ignored: counter!(names::SINK_IGNORED),
                 coalesced: counter!(names::SINK_COALESCED),
                 acked: counter!(names::SINK_ACKED),
-                lag: gauge!(names::SINK_LAG),
             },
             started: Instant::now(),
+            waiting: None,
         }
     }
 
@@ -177,11 +190,18 @@ impl<I: Inbox, S: Schemas, T: ItemTables> Worker<I, S, T> {
     /// Sends what is ready, to the table and to the dead-letter topic.
     fn send(&mut self, hurry: bool) -> Result<()> {
         let now = self.started.elapsed();
-        while self.writer.has_slot(now)
-            && let Some(batch) = self.batches.next(now, hurry)
+        while let Some(most) = self.writer.room(now)
+            && let Some(batch) = self.batches.next(now, hurry, most)
         {
+            histogram!(names::SINK_WAIT_SECONDS).record(now.saturating_sub(self.waiting.take().unwrap_or(now)));
+            self.meters.sent.increment(batch.writes.len() as u64);
+            if batch.attempts > 0 {
+                self.meters.retried.increment(batch.writes.len() as u64);
+            }
             self.writer.send(batch, now);
         }
+        let waits = self.batches.next_due().is_some_and(|due| due <= now);
+        self.waiting = waits.then(|| self.waiting.unwrap_or(now));
         while let Some(grave) = self.batches.next_grave() {
             let schema = self.tables.get(&grave.write.table);
             let poison = Poison { item_key: schema.map(|schema| key_json(grave.write.item(), schema)), ..grave.poison };
@@ -204,6 +224,14 @@ impl<I: Inbox, S: Schemas, T: ItemTables> Worker<I, S, T> {
     /// Takes a message into work.
     fn admit(&mut self, message: InboundMessage, mapped: Result<Option<Shaped>, Poison>) -> Result<()> {
         self.meters.received.increment(1);
+        if !self.settings.mode.is_versioned()
+            && let Some(why) = order::lost(&message, self.settings.by_key)
+        {
+            let doing = format!("write message {} of {} to table {}", message.id(), message.entry.topic, self.settings.table_name);
+            let what = "older changes of an item may be written over newer ones: write `writeMode: conditional`; or let the source publish with \
+                        `messageKey: itemKey`; or use a topic without partitions and `retainOrdering: true`";
+            return Err(Error::new(Kind::Configuration, doing, format!("{why}; {what}")));
+        }
         let (slot, free) = self.acks.received(&message.entry, message.batch_index, message.batch_size);
         self.acknowledge(free)?;
         let place = (message.entry.clone(), message.batch_index);
@@ -275,7 +303,8 @@ impl<I: Inbox, S: Schemas, T: ItemTables> Worker<I, S, T> {
         counter!(names::SINK_BATCHES).increment(1);
         histogram!(names::SINK_WRITE_SECONDS).record(took);
         match verdict {
-            Verdict::Written { fates, retry_at } => {
+            Verdict::Written { fates, consumed, retry_at } => {
+                counter!(names::SINK_CONSUMED).increment(consumed.unwrap_or_default().ceil() as u64);
                 let unprocessed = fates.iter().filter(|fate| **fate == Fate::Unprocessed).count();
                 if unprocessed > 0 {
                     counter!(names::SINK_UNPROCESSED).increment(unprocessed as u64);
@@ -300,6 +329,11 @@ impl<I: Inbox, S: Schemas, T: ItemTables> Worker<I, S, T> {
                 self.batches.failed(batch.id, now, retry_at);
                 if error.retry() == Retry::Manual {
                     self.health.red(STAGE, &error);
+                }
+                if error.kind() == Kind::Throttled {
+                    counter!(names::SINK_THROTTLED, "reason" => error.limit().name()).increment(1);
+                } else if self.settings.fail_on_error {
+                    return Err(error);
                 }
             }
             Verdict::Refused(error) => {
@@ -358,7 +392,7 @@ impl<I: Inbox, S: Schemas, T: ItemTables> Worker<I, S, T> {
     /// A1: the message is stored or dead-lettered.
     fn confirm(&mut self, ticket: Ticket) -> Result<()> {
         let Some((message, slot)) = self.room.release(ticket) else { return Ok(()) };
-        self.meters.lag.set(epoch_millis().saturating_sub(message.publish_time) as f64 / 1000.0);
+        histogram!(names::SINK_END_TO_END_SECONDS).record(seconds_since(message.publish_time));
         let free = slot.map(|slot| self.acks.confirmed(slot)).unwrap_or_default();
         self.acknowledge(free)
     }
@@ -375,6 +409,9 @@ impl<I: Inbox, S: Schemas, T: ItemTables> Worker<I, S, T> {
     fn report(&self) {
         gauge!(names::SINK_BUFFERED).set(self.room.messages() as f64);
         gauge!(names::SINK_BUFFERED_BYTES).set(self.room.bytes() as f64);
+        gauge!(names::SINK_LAG).set(self.room.oldest().map_or(0.0, seconds_since));
+        gauge!(names::SINK_IN_FLIGHT).set(self.writer.in_flight() as f64);
+        gauge!(names::SINK_WINDOW).set(self.writer.window() as f64);
         let now = self.started.elapsed();
         let late = |since: Moment| now.saturating_sub(since) >= RED_AFTER;
         let failing = self.batches.failing();
@@ -415,6 +452,11 @@ fn settled(write: &Write, fate: Fate, policy: OnConditionFailure) -> Settled {
 
 fn epoch_millis() -> u64 {
     u64::try_from(chrono::Utc::now().timestamp_millis()).unwrap_or_default()
+}
+
+/// `millis`: epoch milliseconds.
+fn seconds_since(millis: u64) -> f64 {
+    epoch_millis().saturating_sub(millis) as f64 / 1000.0
 }
 
 async fn receipt(dead_letters: &mut Option<DeadLetters>) -> Option<(Burial, Result<()>)> {

@@ -4,10 +4,14 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tokio::{task::JoinSet, time::Instant};
 
-use super::batch::Batch;
+use super::{
+    batch::Batch,
+    pace::{Capacity, Pace},
+};
 use crate::{
-    error::{Error, Kind, Result, Retry},
-    ports::{Fate, ItemTables, Moment, Vehicle},
+    dynamodb::attribute::item_size,
+    error::{Error, Kind, Limit, Result, Retry},
+    ports::{Action, Fate, ItemTables, Moment, Vehicle, Write, Written},
 };
 
 /// The longest delay between two attempts of the same write.
@@ -27,7 +31,7 @@ pub struct Answer {
 #[derive(Debug)]
 pub enum Verdict {
     /// What has become of each write; what was not processed is to be sent again.
-    Written { fates: Vec<Fate>, retry_at: Moment },
+    Written { fates: Vec<Fate>, consumed: Option<f64>, retry_at: Moment },
     /// Perhaps stored, perhaps not: all of it is to be sent again.
     Failed { error: Error, retry_at: Moment },
     /// Something in it can never be written.
@@ -44,31 +48,80 @@ pub struct Writer<T> {
     vehicle: Vehicle,
     max_in_flight: usize,
     backoff: Duration,
-    calls: JoinSet<(Batch, Duration, Result<Vec<Fate>>)>,
-    /// When each unanswered batch was sent.
-    sent: BTreeMap<u64, Moment>,
+    pace: Pace,
+    capacity: Option<Capacity>,
+    calls: JoinSet<(Batch, Duration, Result<Written>)>,
+    /// Each unanswered batch.
+    sent: BTreeMap<u64, Sent>,
+    /// Writes in them.
+    unanswered: usize,
     /// Until when nothing is sent; `Some` until a call succeeds.
     paused: Option<Moment>,
 }
 
+#[derive(Debug)]
+struct Sent {
+    at: Moment,
+    /// Write capacity units that it was charged.
+    units: f64,
+}
+
+/// How many calls there may be, and how fast.
+#[derive(Debug, Clone, Copy)]
+pub struct Drive {
+    /// Writes in a full request.
+    pub batch: usize,
+    /// Requests at once.
+    pub max_in_flight: usize,
+    /// Write capacity units a second.
+    pub capacity: Option<u64>,
+    /// The first delay after throttling; it doubles with each attempt, with full jitter.
+    pub backoff: Duration,
+}
+
 impl<T: ItemTables> Writer<T> {
-    /// `backoff`: the first delay after throttling; it doubles with each attempt, with full jitter.
-    pub fn new(tables: Arc<T>, vehicle: Vehicle, max_in_flight: usize, backoff: Duration) -> Self {
-        Self { tables, vehicle, max_in_flight, backoff, calls: JoinSet::new(), sent: BTreeMap::new(), paused: None }
+    pub fn new(tables: Arc<T>, vehicle: Vehicle, drive: Drive) -> Self {
+        let Drive { batch, max_in_flight, capacity, backoff } = drive;
+        Self {
+            tables,
+            vehicle,
+            max_in_flight,
+            backoff,
+            pace: Pace::new(batch, max_in_flight),
+            capacity: capacity.map(|rate| Capacity::new(rate as f64)),
+            calls: JoinSet::new(),
+            sent: BTreeMap::new(),
+            unanswered: 0,
+            paused: None,
+        }
     }
 
-    /// Whether another batch may be sent now.
-    pub fn has_slot(&self, now: Moment) -> bool {
-        self.free() && self.paused.is_none_or(|until| until <= now)
+    /// How many writes may be sent now; `None` while none may.
+    pub fn room(&self, now: Moment) -> Option<usize> {
+        if self.slot_at()? > now {
+            return None;
+        }
+        self.pace.room(self.unanswered)
+    }
+
+    /// How many writes may be unanswered at once.
+    pub fn window(&self) -> usize {
+        self.pace.window()
+    }
+
+    pub fn in_flight(&self) -> usize {
+        self.sent.len()
     }
 
     /// When a slot is free at the earliest; `None` while an answer has to come first.
     pub fn slot_at(&self) -> Option<Moment> {
-        self.free().then(|| self.paused.unwrap_or_default())
+        let capacity = self.capacity.as_ref().map_or(Moment::ZERO, Capacity::ready_at);
+        self.free().then(|| self.paused.unwrap_or_default().max(capacity))
     }
 
     fn free(&self) -> bool {
-        self.sent.len() < if self.paused.is_some() { 1 } else { self.max_in_flight }
+        let calls = if self.paused.is_some() { 1 } else { self.max_in_flight };
+        self.sent.len() < calls && self.pace.room(self.unanswered).is_some()
     }
 
     pub fn is_idle(&self) -> bool {
@@ -82,11 +135,20 @@ impl<T: ItemTables> Writer<T> {
 
     /// When the oldest unanswered batch was sent.
     pub fn waiting_since(&self) -> Option<Moment> {
-        self.sent.values().next().copied()
+        self.sent.values().next().map(|sent| sent.at)
     }
 
     pub fn send(&mut self, batch: Batch, now: Moment) {
-        self.sent.insert(batch.id, now);
+        let units = match &mut self.capacity {
+            None => 0.0,
+            Some(capacity) => {
+                let units = batch.writes.iter().map(|write| estimated(write, self.vehicle)).sum();
+                capacity.charge(units, now);
+                units
+            }
+        };
+        self.sent.insert(batch.id, Sent { at: now, units });
+        self.unanswered += batch.writes.len();
         let (tables, vehicle) = (self.tables.clone(), self.vehicle);
         self.calls.spawn(async move {
             let started = Instant::now();
@@ -101,21 +163,31 @@ impl<T: ItemTables> Writer<T> {
             Ok(answer) => answer,
             Err(broken) => return Some(Err(Error::new(Kind::Fatal, "write a batch", broken))),
         };
-        self.sent.remove(&batch.id);
+        let charged = self.sent.remove(&batch.id).map_or(0.0, |sent| sent.units);
+        self.unanswered -= batch.writes.len();
+        self.pace.answered(batch.writes.len(), congested(&result, batch.writes.len()));
+        if let Some(capacity) = &mut self.capacity {
+            match &result {
+                Ok(Written { consumed: Some(units), .. }) => capacity.correct(units - charged),
+                Err(error) if error.kind() == Kind::Throttled => capacity.correct(-charged),
+                // A failed condition consumes too, and says nothing.
+                _ => {}
+            }
+        }
         let verdict = self.verdict(&batch, result, now());
         Some(Ok(Answer { batch, took, verdict }))
     }
 
-    fn verdict(&mut self, batch: &Batch, result: Result<Vec<Fate>>, now: Moment) -> Verdict {
+    fn verdict(&mut self, batch: &Batch, result: Result<Written>, now: Moment) -> Verdict {
         let retry_at = now + full_jitter(self.backoff, batch.attempts, fastrand::f64());
         let error = match result {
-            Ok(fates) if fates.len() != batch.writes.len() => {
+            Ok(Written { fates, .. }) if fates.len() != batch.writes.len() => {
                 let why = format!("{} answers for {} writes: a defect", fates.len(), batch.writes.len());
                 return Verdict::Fatal(Error::new(Kind::Fatal, "write a batch", why));
             }
-            Ok(fates) => {
+            Ok(Written { fates, consumed }) => {
                 self.paused = None;
-                return Verdict::Written { fates, retry_at };
+                return Verdict::Written { fates, consumed, retry_at };
             }
             Err(error) => error,
         };
@@ -133,6 +205,28 @@ impl<T: ItemTables> Writer<T> {
             (Retry::Never, _) => Verdict::Fatal(error),
         }
     }
+}
+
+/// How many of a request's writes were not taken because there is too much. Where only a key range is too busy, the keys wait by themselves, and
+/// the others need not.
+fn congested(result: &Result<Written>, writes: usize) -> usize {
+    match result {
+        Ok(written) => written.fates.iter().filter(|fate| **fate == Fate::Unprocessed).count(),
+        Err(error) if error.kind() == Kind::Throttled && error.limit() == Limit::KeyRange => 0,
+        Err(error) if matches!(error.kind(), Kind::Throttled | Kind::Unavailable) => writes,
+        Err(_) => 0,
+    }
+}
+
+/// Write capacity units of a write, by what is known of it: one for each started KB of the item, twice that in a transaction ("Read and write operations", Amazon
+/// DynamoDB Developer Guide). What is there already may be larger.
+fn estimated(write: &Write, vehicle: Vehicle) -> f64 {
+    let bytes = match &write.action {
+        Action::Put(item) | Action::Delete(item) => item_size(item),
+        Action::Update { key, set, .. } => item_size(key) + item_size(set),
+    };
+    let factor = if vehicle == Vehicle::Transaction { 2.0 } else { 1.0 };
+    bytes.div_ceil(1024).max(1) as f64 * factor
 }
 
 /// A delay before attempt `attempts` + 1: anything up to `base` × 2^`attempts`, capped. `random` is in 0..1.

@@ -83,7 +83,7 @@ async fn describes_writes_and_deletes() {
         "m":{"M":{"x":{"M":{}}}}}"#;
     let writes: Vec<_> =
         (0..24).map(|n| put(&name, &format!(r#"{{"p":{{"S":"{n}"}},"s":{{"N":"{n}"}}}}"#))).chain([put(&name, every_type)]).collect();
-    assert_eq!(table.write(Vehicle::Batch, &writes).await.expect("written"), vec![Fate::Stored; 25]);
+    assert_eq!(table.write(Vehicle::Batch, &writes).await.expect("written").fates, vec![Fate::Stored; 25]);
     let stored = scan(&client, &name).await;
     assert_eq!(stored.len(), 25);
     let all = &stored["all"];
@@ -224,7 +224,7 @@ async fn single_writes_and_their_conditions() {
         (update(), None, Fate::Stored),
     ] {
         let condition = version.as_deref().map(|version| ("attribute_not_exists(#c) OR #c < :v", "version", version));
-        let fates = tables.write(Vehicle::Single, &[write(&name, action.clone(), condition)]).await.expect("answered");
+        let fates = tables.write(Vehicle::Single, &[write(&name, action.clone(), condition)]).await.expect("answered").fates;
         assert_eq!(fates, [expected], "{action:?}, {version:?}");
     }
     let stored = scan(&client, &name).await;
@@ -232,10 +232,11 @@ async fn single_writes_and_their_conditions() {
     attributes.sort_unstable();
     assert_eq!(attributes, ["p", "s", "size"], "an update sets, removes, and leaves the rest");
     let created = Action::Update { key: item(r#"{"p":{"S":"b"},"s":{"N":"1"}}"#), set: Item::new(), remove: BTreeSet::new() };
-    assert_eq!(tables.write(Vehicle::Single, &[write(&name, created, None)]).await.expect("answered"), [Fate::Stored]);
+    let created = tables.write(Vehicle::Single, &[write(&name, created, None)]).await.expect("answered");
+    assert_eq!((created.fates, created.consumed), (vec![Fate::Stored], Some(1.0)));
     assert!(scan(&client, &name).await.contains_key("b"), "an update of nothing creates the item");
     let gone = tables.write(Vehicle::Single, &[write(&name, Action::Delete(key()), None)]).await;
-    assert_eq!(gone.expect("answered"), [Fate::Stored]);
+    assert_eq!(gone.expect("answered").fates, [Fate::Stored]);
     assert!(!scan(&client, &name).await.contains_key("a"));
 }
 
@@ -250,10 +251,10 @@ async fn a_transaction_is_stored_whole_or_not_at_all() {
         let action = Action::Put(item(&format!(r#"{{"p":{{"S":"{p}"}},"s":{{"N":"1"}}}}"#)));
         write(&one, action, Some(("#c = :v", "size", r#"{":v":{"N":"1"}}"#)))
     };
-    let fates = tables.write(Vehicle::Transaction, &[put(&one, "a"), fails("b"), put(&other, "c")]).await.expect("answered");
+    let fates = tables.write(Vehicle::Transaction, &[put(&one, "a"), fails("b"), put(&other, "c")]).await.expect("answered").fates;
     assert_eq!(fates, [Fate::RolledBack, Fate::ConditionFailed { there: None }, Fate::RolledBack]);
     assert!(scan(&client, &one).await.is_empty() && scan(&client, &other).await.is_empty());
-    let fates = tables.write(Vehicle::Transaction, &[put(&one, "a"), put(&other, "c")]).await.expect("answered");
+    let fates = tables.write(Vehicle::Transaction, &[put(&one, "a"), put(&other, "c")]).await.expect("answered").fates;
     assert_eq!(fates, [Fate::Stored, Fate::Stored]);
     assert!(scan(&client, &one).await.contains_key("a") && scan(&client, &other).await.contains_key("c"));
 }
@@ -265,7 +266,7 @@ async fn a_batch_may_span_tables() {
     let (one, other) = (create(&client).await, create(&client).await);
     let tables = ItemTables::new(client.clone());
     let json = r#"{"p":{"S":"a"},"s":{"N":"1"}}"#;
-    let fates = tables.write(Vehicle::Batch, &[put(&one, json), put(&other, json)]).await.expect("answered");
+    let fates = tables.write(Vehicle::Batch, &[put(&one, json), put(&other, json)]).await.expect("answered").fates;
     assert_eq!(fates, [Fate::Stored, Fate::Stored]);
     assert!(scan(&client, &one).await.contains_key("a") && scan(&client, &other).await.contains_key("a"));
 }

@@ -81,6 +81,10 @@ fn the_dashboard_asks_for_metrics_that_exist_and_for_what_operators_ask_first() 
         names::SOURCE_LEASES_HELD,
         names::ERRORS,
         names::SINK_WRITTEN,
+        names::SINK_LAG,
+        names::SINK_END_TO_END_SECONDS,
+        names::SINK_THROTTLED,
+        names::SINK_CONSUMED,
     ] {
         assert!(asked.contains(wanted), "no panel for {wanted}");
     }

@@ -12,6 +12,7 @@ mod kill;
 mod leases;
 mod modes;
 mod poison;
+mod rebalance;
 mod schemas;
 mod shop;
 mod streams;

@@ -1,11 +1,13 @@
 //! The sink over fakes.
 
+mod random;
+
 use std::time::Duration;
 
-use pulsar_io_dynamodb::error::Kind;
+use pulsar_io_dynamodb::error::{Kind, Limit};
 
 use crate::support::sink::{
-    Message, World,
+    World,
     dead_topic::{Mode, property},
     delete, eventually, poison, put, refused,
     table::Fault,
@@ -44,7 +46,7 @@ async fn batches_are_full_and_several_are_under_way() {
 /// K1 (checked by the table) and A1 (checked by the broker), each fault alone, with a newer write of the same items behind it.
 #[tokio::test(start_paused = true)]
 async fn k1_a1_no_fault_loses_or_reorders() {
-    for fault in [Fault::Unprocessed(0b101), Fault::Throttle, Fault::LostReply, Fault::LostRequest, Fault::Denied] {
+    for fault in [Fault::Unprocessed(0b101), Fault::Throttle(Limit::Unknown), Fault::LostReply, Fault::LostRequest, Fault::Denied] {
         for coalesce in [true, false] {
             let mut world = World::new();
             world.settings.coalesce = coalesce;
@@ -225,7 +227,7 @@ async fn m1_a_slow_table_stops_the_receiving() {
 async fn z1_a_stop_drains() {
     let mut world = World::new();
     world.settings.flush_timeout = Duration::from_secs(3600);
-    world.table.script([Fault::Throttle, Fault::LostReply, Fault::Unprocessed(1)]);
+    world.table.script([Fault::Throttle(Limit::Unknown), Fault::LostReply, Fault::Unprocessed(1)]);
     world.broker.publish((0..10).map(|key| put(key, key)));
     let running = world.start();
     eventually("all is received", || world.broker.received() == 10).await;
@@ -301,89 +303,4 @@ async fn a_stop_before_the_table_is_there_is_clean() {
     assert!(running.is_running());
     running.stop().await.expect("a clean stop");
     assert!(world.broker.is_closed());
-}
-
-/// How the worker is disturbed in a random run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Disturbance {
-    Kill,
-    Stop,
-    Redeliver,
-}
-
-/// One random run: random entries, faults and delays, disturbed at random moments. K1 is checked by the table, A1 by the broker.
-async fn random_run(seed: u64) {
-    fastrand::seed(seed);
-    let mut rng = fastrand::Rng::with_seed(seed);
-    let mut world = World::new();
-    world.settings.coalesce = rng.bool();
-    world.settings.max_batch = rng.usize(1..=25);
-    world.settings.max_in_flight = rng.usize(1..=6);
-    world.settings.max_buffered = rng.usize(2..=60);
-    world.settings.max_buffered_bytes = rng.usize(200..=4000);
-    world.table.randomly(Some(rng.fork()));
-    let keys = rng.u64(1..=12);
-    let mut version = 0;
-    let mut running = world.start();
-    for _ in 0..rng.usize(1..=6) {
-        for _ in 0..rng.usize(1..=8) {
-            let size = if rng.bool() { 1 } else { rng.usize(2..=12) };
-            world.broker.publish((0..size).map(|_| random_message(&mut rng, keys, &mut version)));
-        }
-        tokio::time::sleep(Duration::from_millis(rng.u64(0..200))).await;
-        match [Disturbance::Kill, Disturbance::Stop, Disturbance::Redeliver, Disturbance::Redeliver][rng.usize(0..4)] {
-            Disturbance::Kill => {
-                running.kill(&world.table).await;
-                running = world.start();
-            }
-            Disturbance::Stop => {
-                running.stop().await.expect("a clean stop");
-                running = world.start();
-            }
-            Disturbance::Redeliver => world.broker.redeliver(),
-        }
-    }
-    world.table.randomly(None);
-    world.all_acked().await;
-    // What the client still has of a redelivery must change nothing.
-    tokio::time::sleep(Duration::from_secs(60)).await;
-    running.stop().await.expect("a clean stop");
-    world.assert_last_message_wins();
-}
-
-fn random_message(rng: &mut fastrand::Rng, keys: u64, version: &mut u64) -> Message {
-    *version += 1;
-    let key = rng.u64(0..keys);
-    match rng.u8(0..20) {
-        0 => poison(key),
-        1 => refused(key, *version),
-        2..6 => delete(key),
-        _ => put(key, *version),
-    }
-}
-
-/// K1, A1, M1 and Z1 under random faults, kills, stops and redeliveries. `SINK_SIM_SEED` replays one seed, `SINK_SIM_RUNS` sets how
-/// many are tried.
-#[test]
-fn k1_a1_random_runs() {
-    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
-    let seeds: Vec<u64> = match number("SINK_SIM_SEED") {
-        Some(seed) => vec![seed],
-        None => (0..number("SINK_SIM_RUNS").unwrap_or(300)).collect(),
-    };
-    for seed in seeds {
-        let replay = Replay(seed);
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime");
-        runtime.block_on(random_run(seed));
-        std::mem::forget(replay);
-    }
-}
-
-/// Says how to replay a run that panics.
-struct Replay(u64);
-
-impl Drop for Replay {
-    fn drop(&mut self) {
-        eprintln!("replay with SINK_SIM_SEED={}", self.0);
-    }
 }

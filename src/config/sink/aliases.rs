@@ -46,6 +46,7 @@ pub const ALIASES: Aliases = Aliases {
         ("sink.requests.max-buffered", "maxBufferedMessages"),
         ("sink.flush-buffer.timeout", "flushTimeout"),
         ("dynamodb.batch_write_retry_backoff_ms", "backoffTime"),
+        ("sink.fail-on-error", "failOnError"),
         ("sink.http-client.max-concurrency", "httpMaxConcurrency"),
         ("sink.http-client.read-timeout", "httpReadTimeout"),
     ],

@@ -60,14 +60,14 @@ fn refusal() -> Error {
 #[test]
 fn batches_split_at_their_size_and_nothing_is_sent_for_nothing() {
     let mut b = batches(true, 25);
-    assert!(b.next(at(0), true).is_none());
+    assert!(b.next(at(0), true, usize::MAX).is_none());
     for key in 0..26 {
         b.add(key, place(key), mapped(key, 0), at(0));
     }
-    assert_eq!(b.next(at(0), false).map(|batch| batch.writes.len()), Some(25));
-    assert!(b.next(at(99), false).is_none(), "one write waits for more");
+    assert_eq!(b.next(at(0), false, usize::MAX).map(|batch| batch.writes.len()), Some(25));
+    assert!(b.next(at(99), false, usize::MAX).is_none(), "one write waits for more");
     assert_eq!(b.next_due(), Some(at(100)));
-    assert_eq!(b.next(at(100), false).map(|batch| batch.writes.len()), Some(1));
+    assert_eq!(b.next(at(100), false, usize::MAX).map(|batch| batch.writes.len()), Some(1));
 }
 
 #[test]
@@ -82,11 +82,11 @@ fn a_batch_is_bounded_in_bytes_and_one_large_write_goes_alone() {
     for key in 0..5 {
         b.add(key, place(key), mapped(key, 0), at(0));
     }
-    let sizes: Vec<usize> = std::iter::from_fn(|| b.next(at(0), true)).map(|batch| batch.writes.len()).collect();
+    let sizes: Vec<usize> = std::iter::from_fn(|| b.next(at(0), true, usize::MAX)).map(|batch| batch.writes.len()).collect();
     assert_eq!(sizes, [2, 2, 1]);
     let mut b = Batches::new(Limits { max_batch: 25, max_bytes: 1, coalesce: true, flush: FLUSH, remember: 1000 });
     b.add(0, place(0), mapped(0, 0), at(0));
-    assert_eq!(b.next(at(0), true).map(|batch| batch.writes.len()), Some(1));
+    assert_eq!(b.next(at(0), true, usize::MAX).map(|batch| batch.writes.len()), Some(1));
 }
 
 /// K1: while a key is in flight, its next writes wait; together they become one.
@@ -94,13 +94,13 @@ fn a_batch_is_bounded_in_bytes_and_one_large_write_goes_alone() {
 fn k1_waiting_writes_of_a_key_become_one() {
     let mut b = batches(true, 25);
     b.add(0, place(0), mapped(7, 0), at(0));
-    let first = b.next(at(0), true).expect("ready");
+    let first = b.next(at(0), true, usize::MAX).expect("ready");
     for v in 1..=3 {
         b.add(v, place(v), mapped(7, v), at(0));
     }
-    assert!(b.next(at(500), true).is_none(), "K1");
+    assert!(b.next(at(500), true, usize::MAX).is_none(), "K1");
     assert_eq!(b.written(first.id, &[], at(500), at(500)), [done(0, Outcome::Put)]);
-    let second = b.next(at(500), true).expect("ready");
+    let second = b.next(at(500), true, usize::MAX).expect("ready");
     assert_eq!(*second.writes[0], mapped(7, 3).write);
     let all = [done(1, Outcome::Coalesced), done(2, Outcome::Coalesced), done(3, Outcome::Put)];
     assert_eq!(b.written(second.id, &[], at(500), at(500)), all);
@@ -114,11 +114,11 @@ fn without_coalescing_each_version_is_written_in_turn() {
         b.add(v, place(v), mapped(7, v), at(0));
     }
     for v in 0..3 {
-        let batch = b.next(at(0), true).expect("ready");
+        let batch = b.next(at(0), true, usize::MAX).expect("ready");
         assert_eq!(batch.writes.len(), 1);
         assert_eq!(*batch.writes[0], mapped(7, v).write);
         b.failed(batch.id, at(0), at(0));
-        let again = b.next(at(0), true).expect("again");
+        let again = b.next(at(0), true, usize::MAX).expect("again");
         assert_eq!(*again.writes[0], mapped(7, v).write, "the same version");
         assert_eq!(b.written(again.id, &[], at(0), at(0)).len(), 1);
     }
@@ -132,17 +132,17 @@ fn k1_unprocessed_and_failed_writes_go_out_again_in_their_newest_form() {
         let mut b = batches(true, 25);
         b.add(0, place(0), mapped(1, 0), at(0));
         b.add(1, place(1), mapped(2, 0), at(0));
-        let first = b.next(at(0), true).expect("ready");
+        let first = b.next(at(0), true, usize::MAX).expect("ready");
         b.add(2, place(2), mapped(1, 1), at(0));
         if lost {
             b.failed(first.id, at(0), at(50));
         } else {
             assert_eq!(b.written(first.id, &[0], at(0), at(50)), [done(1, Outcome::Put)]);
         }
-        assert!(b.next(at(49), true).is_none(), "not before its delay");
+        assert!(b.next(at(49), true, usize::MAX).is_none(), "not before its delay");
         assert_eq!(b.next_due(), Some(at(50)));
         assert_eq!(b.failing(), Some((if lost { 2 } else { 1 }, at(0))));
-        let again = b.next(at(50), false).expect("due, without waiting for more");
+        let again = b.next(at(50), false, usize::MAX).expect("due, without waiting for more");
         assert_eq!(again.attempts, 1);
         assert_eq!(*again.writes[0], mapped(1, 1).write);
         let over = b.written(again.id, &[], at(60), at(60));
@@ -158,7 +158,7 @@ fn a_refused_batch_is_halved_until_the_culprit_is_alone() {
         b.add(key, place(key), mapped(key, 0), at(0));
     }
     let (mut stored, mut calls) = (Vec::new(), 0);
-    while let Some(batch) = b.next(at(0), true) {
+    while let Some(batch) = b.next(at(0), true, usize::MAX) {
         calls += 1;
         if batch.writes.iter().any(|write| write.item() == mapped(13, 0).write.item()) {
             b.refused(batch.id, &refusal(), at(0));
@@ -181,18 +181,18 @@ fn a_refused_write_gives_way_to_the_older_one_that_it_replaced() {
     let mut b = batches(true, 25);
     b.add(0, place(0), mapped(7, 0), at(0));
     b.add(1, place(1), mapped(7, 1), at(0));
-    let both = b.next(at(0), true).expect("ready");
+    let both = b.next(at(0), true, usize::MAX).expect("ready");
     b.refused(both.id, &refusal(), at(0));
     b.add(2, place(2), mapped(7, 2), at(0));
     assert!(b.next_grave().is_none(), "in message order");
-    let older = b.next(at(0), true).expect("the older one");
+    let older = b.next(at(0), true, usize::MAX).expect("the older one");
     assert_eq!(*older.writes[0], mapped(7, 0).write);
     assert_eq!(b.written(older.id, &[], at(0), at(0)), [done(0, Outcome::Put)]);
     let grave = b.next_grave().expect("the refused one");
     assert_eq!(grave.ticket, 1);
-    assert!(b.next(at(0), true).is_none(), "the key waits for the burial");
+    assert!(b.next(at(0), true, usize::MAX).is_none(), "the key waits for the burial");
     b.buried(grave.key, at(0));
-    let newest = b.next(at(0), true).expect("released");
+    let newest = b.next(at(0), true, usize::MAX).expect("released");
     assert_eq!(b.written(newest.id, &[], at(0), at(0)), [done(2, Outcome::Deleted)]);
     assert!(b.lanes.is_empty());
 }
@@ -204,10 +204,10 @@ fn k1_an_older_message_never_replaces_a_newer_one() {
         for coalesce in [false, true] {
             let mut b = batches(coalesce, 25);
             b.add(5, place(5), mapped(7, 4), at(0));
-            let sent = in_flight.then(|| b.next(at(0), true).expect("ready"));
+            let sent = in_flight.then(|| b.next(at(0), true, usize::MAX).expect("ready"));
             b.add(6, place(3), mapped(7, 3), at(0));
             b.add(7, place(5), mapped(7, 4), at(0));
-            let batch = sent.or_else(|| b.next(at(0), true)).expect("ready");
+            let batch = sent.or_else(|| b.next(at(0), true, usize::MAX)).expect("ready");
             assert_eq!(*batch.writes[0], mapped(7, 4).write);
             let mut over: Vec<Ticket> = b.written(batch.id, &[], at(0), at(0)).iter().map(|done| done.ticket).collect();
             over.sort_unstable();
@@ -314,7 +314,7 @@ impl Model {
     }
 
     fn send(&mut self, b: &mut Batches) -> Result<bool, TestCaseError> {
-        let Some(batch) = b.next(at(self.now), true) else { return Ok(false) };
+        let Some(batch) = b.next(at(self.now), true, usize::MAX) else { return Ok(false) };
         let keys: HashSet<String> = batch.writes.iter().map(|write| name(write)).collect();
         prop_assert_eq!(keys.len(), batch.writes.len(), "one write for a key in a batch");
         prop_assert!(self.unanswered.iter().all(|(_, others)| others.is_disjoint(&keys)), "K1");
@@ -464,7 +464,7 @@ fn s28_the_greatest_version_stands_for_all_that_wait() {
     for (ticket, version) in [(0, 5), (1, 9), (2, 9), (3, 2)] {
         b.add(ticket, place(ticket), versioned(ticket, version), at(0));
     }
-    let batch = b.next(at(0), true).expect("a batch");
+    let batch = b.next(at(0), true, usize::MAX).expect("a batch");
     assert_eq!(*batch.writes[0], versioned(2, 9).write, "of two equal ones, the last");
     let done = b.answered(batch.id, vec![Settled::Stored], at(1), at(1));
     let written: Vec<_> = done.iter().filter(|done| done.outcome == Outcome::Put).map(|done| done.ticket).collect();
@@ -478,13 +478,13 @@ fn a_refused_version_releases_its_key() {
     let mut b = batches(true, 25);
     b.add(0, place(0), versioned(0, 9), at(0));
     b.add(1, place(1), versioned(1, 5), at(0));
-    let batch = b.next(at(0), true).expect("a batch");
+    let batch = b.next(at(0), true, usize::MAX).expect("a batch");
     assert_eq!(*batch.writes[0], versioned(0, 9).write);
     b.refused(batch.id, &Error::new(Kind::Invalid, "write", "no"), at(1));
     let grave = b.next_grave().expect("the culprit");
     assert_eq!(grave.ticket, 0);
     b.buried(grave.key, at(2));
-    let batch = b.next(at(2), true).expect("the other one");
+    let batch = b.next(at(2), true, usize::MAX).expect("the other one");
     assert_eq!(*batch.writes[0], versioned(1, 5).write);
 }
 
@@ -495,10 +495,46 @@ fn s32_what_was_rolled_back_is_sent_again_at_once() {
     for key in 0..3 {
         b.add(key, place(key), mapped(key, 0), at(0));
     }
-    let batch = b.next(at(0), true).expect("a batch");
+    let batch = b.next(at(0), true, usize::MAX).expect("a batch");
     let culprit = Settled::Refused(Poison::new(super::super::poison::Reason::Rejected, "no"));
     b.answered(batch.id, vec![Settled::AtOnce, culprit, Settled::AtOnce], at(1), at(1000));
-    let again = b.next(at(1), false).expect("at once");
+    let again = b.next(at(1), false, usize::MAX).expect("at once");
     assert_eq!((again.writes.len(), again.attempts), (2, 0));
     assert_eq!((&*again.writes[0], &*again.writes[1]), (&mapped(0, 0).write, &mapped(2, 0).write), "in their order");
+}
+
+fn update(v: u64, name: &str) -> Shaped {
+    let Shaped { write, key, .. } = mapped(7, 3 * v);
+    let Action::Put(item) = write.action else { unreachable!("a put") };
+    let (only, mut set): (Item, Item) = item.into_iter().partition(|(name, _)| name == "p");
+    set.insert(name.into(), Value::Bool(true));
+    Shaped { write: Write { action: Action::Update { key: only, set, remove: Default::default() }, ..write }, key, version: None }
+}
+
+/// One update of several that were merged is to blame: only that one is buried. A late copy of a refused one blames nobody.
+#[test]
+fn a_merged_update_that_is_refused_is_taken_apart() {
+    for copy_comes in [false, true] {
+        let mut b = batches(true, 25);
+        b.add(0, place(0), update(0, "bad"), at(0));
+        b.add(1, place(1), update(1, "good"), at(0));
+        if copy_comes {
+            b.add(2, place(0), update(0, "bad"), at(0));
+        }
+        let (mut buried, mut stored) = (Vec::new(), Vec::new());
+        while let Some(batch) = b.next(at(1000), true, usize::MAX) {
+            let Action::Update { set, .. } = &batch.writes[0].action else { panic!("no update") };
+            if set.contains_key("bad") {
+                b.refused(batch.id, &Error::new(Kind::Invalid, "write", "no"), at(1000));
+            } else {
+                stored.extend(b.answered(batch.id, vec![Settled::Stored], at(1000), at(1000)).into_iter().map(|done| done.ticket));
+            }
+            while let Some(grave) = b.next_grave() {
+                buried.push(grave.ticket);
+                b.buried(grave.key, at(1000));
+            }
+        }
+        assert!(b.lanes.is_empty() && stored.contains(&1) && !buried.contains(&1), "{copy_comes}: {stored:?} {buried:?}");
+        assert!(buried.contains(&0), "{copy_comes}: {stored:?} {buried:?}");
+    }
 }

@@ -13,7 +13,12 @@ use pulsar_io_dynamodb::{
 };
 use tokio::sync::Notify;
 
-use super::{Effect, Message, dead_topic::DeadTopic, table::Table};
+use super::{
+    Message,
+    dead_topic::DeadTopic,
+    model::{self, Row, Rule},
+    table::Table,
+};
 
 /// Shared by all its clones.
 #[derive(Clone)]
@@ -26,6 +31,7 @@ pub struct Broker {
 
 #[derive(Default)]
 struct State {
+    rule: Rule,
     entries: Vec<Entry>,
     /// What the consumer has not taken yet: entry and index.
     queue: VecDeque<(usize, usize)>,
@@ -48,6 +54,10 @@ impl Broker {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    pub fn follow(&self, rule: Rule) {
+        self.lock().rule = rule;
     }
 
     /// Publishes messages as one entry.
@@ -107,39 +117,28 @@ impl Broker {
         self.lock().closed
     }
 
-    /// Version by key, by the last writable message of each.
-    pub fn expected(&self) -> BTreeMap<u64, u64> {
-        let mut versions = BTreeMap::new();
-        for message in self.lock().entries.iter().flat_map(|entry| &entry.messages) {
-            match message.effect {
-                Effect::Put(version) => drop(versions.insert(message.key, version)),
-                Effect::Delete => drop(versions.remove(&message.key)),
-                Effect::Poison | Effect::Refused(_) => {}
-            }
+    /// What each item has to be in the end.
+    pub fn expected(&self) -> BTreeMap<u64, Row> {
+        let state = self.lock();
+        let mut by_key: BTreeMap<u64, Vec<&Message>> = BTreeMap::new();
+        for message in state.entries.iter().flat_map(|entry| &entry.messages) {
+            by_key.entry(message.key).or_default().push(message);
         }
-        versions
+        by_key.into_iter().filter_map(|(key, messages)| Some((key, model::expected(state.rule, &messages)?))).collect()
     }
 
     /// A1: each message's copy is in the dead-letter topic, or its item is as this message or a later one leaves it.
     fn assert_safe(&self, state: &State, number: usize) {
-        let table = self.table.versions();
-        let is = |key: u64, version: Option<u64>| table.get(&key).copied() == version;
+        let rows = self.table.rows();
         for (index, message) in state.entries[number].messages.iter().enumerate() {
-            let this = state.entries[number].messages[index..].iter();
-            let newer = state.entries[number + 1..].iter().flat_map(|entry| &entry.messages);
-            let stored = this.chain(newer).filter(|other| other.key == message.key).any(|other| match other.effect {
-                Effect::Put(version) => is(message.key, Some(version)),
-                Effect::Delete => is(message.key, None),
-                Effect::Poison | Effect::Refused(_) => false,
-            });
-            let copied = self.dead_topic.has(&format!("1:{number}:{index}"));
-            let safe = match message.effect {
-                Effect::Poison => copied,
-                // One that a newer write has replaced is never tried.
-                Effect::Refused(_) => copied || stored,
-                Effect::Put(_) | Effect::Delete => stored,
-            };
-            assert!(safe, "A1: entry {number} is acknowledged, {message:?} is not safe: the table has {:?}", table.get(&message.key));
+            let all =
+                state.entries.iter().enumerate().flat_map(|(entry, it)| it.messages.iter().enumerate().map(move |(at, m)| (entry, at, m)));
+            let same: Vec<_> = all.filter(|(_, _, other)| other.key == message.key).collect();
+            let at = same.iter().position(|(entry, at, _)| (*entry, *at) == (number, index)).expect("it is one of them");
+            let messages: Vec<&Message> = same.into_iter().map(|(_, _, message)| message).collect();
+            let there = rows.get(&message.key);
+            let safe = self.dead_topic.has(&format!("1:{number}:{index}")) || model::is_stored(state.rule, &messages, at, there);
+            assert!(safe, "A1: entry {number} is acknowledged, {message:?} is not safe: the table has {there:?}");
         }
     }
 }
@@ -158,6 +157,10 @@ impl Consumer {
         let (number, index) = state.queue.pop_front()?;
         state.received += 1;
         let messages = &state.entries[number].messages;
+        let mut properties = vec![("EVENT_NAME".to_owned(), "TEST".to_owned())];
+        if messages[index].sequence > 0 {
+            properties.push(("SEQUENCE_NUMBER".into(), messages[index].sequence.to_string()));
+        }
         Some(Ok(InboundMessage {
             entry: entry_id(number),
             batch_index: index as u32,
@@ -166,7 +169,7 @@ impl Consumer {
             key_is_base64: false,
             ordering_key: None,
             payload: Bytes::from(messages[index].payload()),
-            properties: vec![("EVENT_NAME".into(), "TEST".into())],
+            properties,
             publish_time: 0,
             event_time: Some(7),
             producer_name: "producer".into(),

@@ -5,6 +5,7 @@
 
 pub mod broker;
 pub mod dead_topic;
+pub mod model;
 pub mod registry;
 pub mod table;
 
@@ -19,12 +20,14 @@ use pulsar_io_dynamodb::{
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use self::{broker::Broker, dead_topic::DeadTopic, registry::Registry, table::Table};
+use self::{broker::Broker, dead_topic::DeadTopic, model::Rule, registry::Registry, table::Table};
 
 /// What a message does to its item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effect {
     Put(u64),
+    /// Carries the version under a second name too: one of three, so that updates leave something of one another.
+    Set(u64),
     Delete,
     /// Cannot be read.
     Poison,
@@ -40,6 +43,8 @@ pub struct Message {
     pub form: usize,
     /// A put in Avro, by this version of the schema (see `avro_schema`).
     pub schema: Option<u8>,
+    /// Where not 0, the message has this SEQUENCE_NUMBER.
+    pub sequence: u64,
 }
 
 /// A put by a schema version.
@@ -68,19 +73,19 @@ fn avro_long(number: u64) -> Vec<u8> {
 }
 
 pub fn put(key: u64, version: u64) -> Message {
-    Message { key, effect: Effect::Put(version), form: version as usize, schema: None }
+    Message { key, effect: Effect::Put(version), form: version as usize, schema: None, sequence: 0 }
 }
 
 pub fn delete(key: u64) -> Message {
-    Message { key, effect: Effect::Delete, form: 0, schema: None }
+    Message { key, effect: Effect::Delete, form: 0, schema: None, sequence: 0 }
 }
 
 pub fn poison(key: u64) -> Message {
-    Message { key, effect: Effect::Poison, form: 0, schema: None }
+    Message { key, effect: Effect::Poison, form: 0, schema: None, sequence: 0 }
 }
 
 pub fn refused(key: u64, version: u64) -> Message {
-    Message { key, effect: Effect::Refused(version), form: 0, schema: None }
+    Message { key, effect: Effect::Refused(version), form: 0, schema: None, sequence: 0 }
 }
 
 impl Message {
@@ -98,6 +103,7 @@ impl Message {
             Effect::Poison => format!("{{\"pk\": {key}"),
             Effect::Refused(v) => format!(r#"{{"pk":{{"N":"{key}"}},"v":{{"N":"{v}"}},"refuse":{{"BOOL":true}}}}"#),
             Effect::Delete => format!(r#"{{"eventName":"REMOVE","dynamodb":{{"Keys":{{"pk":{{"N":"{key}.0"}}}}}}}}"#),
+            Effect::Set(v) => format!(r#"{{"pk":{key},"v":{v},"a{}":{v}}}"#, v % 3),
             Effect::Put(v) => match self.form % 4 {
                 0 => format!(r#"{{"pk":{key},"v":{v}}}"#),
                 1 => format!(r#"{{"pk":{{"N":"{key}.00"}},"v":{{"N":"{v}"}}}}"#),
@@ -140,6 +146,9 @@ impl World {
             coalesce: true,
             flush_timeout: Duration::from_millis(10),
             backoff: Duration::from_millis(50),
+            by_key: false,
+            max_write_capacity: None,
+            fail_on_error: false,
             drain_timeout: Duration::from_secs(20),
             worker_id: "public/default/copier-0".into(),
         };
@@ -152,6 +161,13 @@ impl World {
             settings,
             with_dead_topic: true,
         }
+    }
+
+    /// Messages are written, and the fakes judge what is written, by this rule.
+    pub fn follow(&mut self, rule: Rule) {
+        self.settings.mode = rule.mode();
+        self.broker.follow(rule);
+        self.table.lands_late(rule == Rule::Newest);
     }
 
     pub fn start(&self) -> Running {
@@ -175,7 +191,7 @@ impl World {
 
     /// The table holds what the last writable message of each key says.
     pub fn assert_last_message_wins(&self) {
-        assert_eq!(self.table.versions(), self.broker.expected(), "the last message for each key wins");
+        assert_eq!(self.table.rows(), self.broker.expected(), "the last message for each key wins");
     }
 }
 

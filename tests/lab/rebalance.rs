@@ -1,0 +1,98 @@
+//! Several sinks on one subscription, added and removed and killed while messages come: the last message of each item stays (45).
+
+use std::{collections::BTreeMap, time::Duration};
+
+use pulsar_io_dynamodb::{
+    metrics::health::Health,
+    ports::{OutboundMessage, Publisher},
+    pulsar::{
+        client::{Settings, connect},
+        publisher::{Options, TopicPublisher},
+    },
+};
+
+use super::{
+    Lab, Random,
+    connector::{Connector, sink_config},
+    eventually, lab, seed,
+    table::Table,
+};
+
+const MESSAGES: u64 = 1_200;
+const ITEMS: u64 = 100;
+
+/// Publishes numbered messages of random items, with the item as key, and says after each hundred how far it is. Returns the last number of each.
+async fn publish(lab: &Lab, topic: &str, seed: u64, mut reached: impl AsyncFnMut(u64)) -> BTreeMap<u64, u64> {
+    let settings = Settings { url: lab.pulsar_url.clone(), token: None, trust_certs: None };
+    let client = connect(&settings, &Health::default()).await.expect("Pulsar answers");
+    let (publisher, lanes) = TopicPublisher::open(client, Some(topic), Options::default(), Health::default()).await.expect("a publisher");
+    let (mut random, mut last) = (Random::new(seed), BTreeMap::new());
+    for number in 0..MESSAGES {
+        let item = random.below(ITEMS);
+        let payload = format!(r#"{{"pk":"item-{item}","sk":{item},"n":{number}}}"#).into_bytes();
+        let message = OutboundMessage { key: Some(item.to_string()), payload, ..OutboundMessage::default() };
+        // One by one: a batch goes to one consumer, whatever keys are in it.
+        publisher.publish(message).await.expect("accepted").stored().await.expect("stored");
+        last.insert(item, number);
+        if number % 100 == 99 {
+            reached(number + 1).await;
+        }
+    }
+    drop(publisher);
+    lanes.finished().await;
+    last
+}
+
+/// Three sinks; one is killed, one is stopped, and two come, in the middle of it all.
+async fn rebalanced(test: &str, sharing: &str, configs: &str) {
+    let Some(lab) = lab(test).await else { return };
+    let seed = seed(test);
+    let table = Table::create(&lab, "rebalanced", None).await;
+    let topic = format!("persistent://public/default/{}", table.name);
+    let config = sink_config(&topic, &table.name, "").replace("retainOrdering: true", sharing);
+    let start = |name: &str| Connector::start_as(&lab, "sink", name, &format!("{config}{configs}"));
+    let mut sinks: Vec<Connector> = ["a", "b", "c"].into_iter().map(start).collect();
+    for sink in &mut sinks {
+        let serves = async || sink.log_text().contains("subscribed").then_some(());
+        eventually("the sink subscribes", Duration::from_secs(30), serves).await;
+    }
+    let last = publish(&lab, &topic, seed, async |number| match number {
+        200 => sinks.remove(0).kill(),
+        400 => sinks.push(start("d")),
+        600 => assert!(sinks.remove(0).stop().await.success()),
+        800 => sinks.push(start("e")),
+        1000 => sinks.remove(0).kill(),
+        _ => {}
+    })
+    .await;
+    let wanted: BTreeMap<String, String> = last.iter().map(|(item, number)| (format!("item-{item}"), number.to_string())).collect();
+    let mut found = BTreeMap::new();
+    for _ in 0..100 {
+        found = versions(&table).await;
+        if found == wanted {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let wrong: Vec<_> = wanted.iter().filter(|(item, number)| found.get(*item) != Some(number)).take(5).collect();
+    assert!(wrong.is_empty(), "not the last message of each item: {wrong:?}");
+    for sink in sinks {
+        assert!(sink.stop().await.success());
+    }
+}
+
+async fn versions(table: &Table) -> BTreeMap<String, String> {
+    let page = table.client.scan().table_name(&table.name).consistent_read(true).send().await.expect("a scan");
+    let text = |value: &aws_sdk_dynamodb::types::AttributeValue| value.as_s().or(value.as_n()).expect("text").clone();
+    page.items.unwrap_or_default().iter().map(|item| (text(&item["pk"]), text(&item["n"]))).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s45_k1_key_shared_sinks_come_and_go_and_the_last_message_of_each_item_stays() {
+    rebalanced("key-shared", "retainKeyOrdering: true", "  writeMode: conditional\n  versionSource: messageId\n").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s45_k1_failover_sinks_come_and_go_and_the_last_message_of_each_item_stays() {
+    rebalanced("failover", "retainOrdering: true", "").await;
+}

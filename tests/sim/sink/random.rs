@@ -1,0 +1,185 @@
+//! Random schedules of a sink over a table full of faults, in every mode, from one seed.
+//!
+//! `SEED=N` repeats one schedule and prints the calls in it; `SIM_SEEDS=N` says how many schedules are run, from `SIM_FIRST` on.
+
+use std::{
+    any::Any,
+    collections::BTreeMap,
+    ops::Range,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use crate::support::sink::{
+    Effect, Message, World, delete,
+    model::{RULES, Rule},
+    poison, put, refused,
+};
+
+/// Enough to see most mistakes, in a few seconds. `.ci/run` asks for more.
+const SEEDS: u64 = 300;
+/// In so many schedules, everything happens.
+const MANY: u64 = 400;
+
+/// What happened, by name.
+type Counts = BTreeMap<&'static str, u64>;
+
+/// K1 is checked by the table at each call, A1 by the broker at each acknowledgment, the final table against the model; M1 and Z1 on the way.
+#[test]
+fn k1_a1_m1_z1_hold_for_random_schedules_in_every_mode() {
+    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap_or_else(|_| panic!("{name} is a number")));
+    if let Some(seed) = number("SEED") {
+        let (log, result) = one(seed);
+        eprintln!("{}", log.join("\n"));
+        result.unwrap_or_else(|why| panic!("SEED={seed}: {why}"));
+        return;
+    }
+    let first = number("SIM_FIRST").unwrap_or(0);
+    let seeds = number("SIM_SEEDS").unwrap_or(SEEDS);
+    let counts = all(first..first + seeds);
+    eprintln!("{seeds} schedules of the sink: {counts:?}");
+    if seeds >= MANY {
+        for what in [
+            "kills",
+            "stops",
+            "redeliveries",
+            "dead letters",
+            "unprocessed",
+            "throttled",
+            "lost replies",
+            "lost requests",
+            "late landings",
+            "denied",
+        ] {
+            assert!(counts.get(what).is_some_and(|times| *times > 0), "no {what} in {seeds} schedules: they show nothing about them");
+        }
+    }
+}
+
+/// A seed is worth something only if it repeats everything.
+#[test]
+fn a_sinks_seed_repeats_every_call() {
+    for seed in 1_000_000..1_000_010 {
+        let (first, second) = (one(seed).0, one(seed).0);
+        assert_eq!(first, second, "SEED={seed}");
+        assert!(!first.is_empty(), "SEED={seed}: something happens");
+    }
+}
+
+/// All schedules of a range, on all cores. The first failure is told with how to repeat it.
+fn all(seeds: Range<u64>) -> Counts {
+    let (next, failed, sum) = (AtomicU64::new(seeds.start), AtomicBool::new(false), Mutex::new(Counts::new()));
+    let failures = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(|| {
+                while !failed.load(Ordering::Relaxed) {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= seeds.end {
+                        break;
+                    }
+                    match one(seed).1 {
+                        Ok(counts) => {
+                            let mut sum = sum.lock().expect("not poisoned");
+                            counts.into_iter().for_each(|(what, times)| *sum.entry(what).or_default() += times);
+                        }
+                        Err(why) => {
+                            failed.store(true, Ordering::Relaxed);
+                            failures.lock().expect("not poisoned").push(format!("SEED={seed} {why}"));
+                        }
+                    }
+                }
+            });
+        }
+    });
+    let failures = failures.into_inner().expect("not poisoned");
+    assert!(failures.is_empty(), "{}\nRepeat one with SEED=N.", failures.join("\n\n"));
+    sum.into_inner().expect("not poisoned")
+}
+
+/// One schedule in its own runtime: the calls of the table, and how it ended.
+fn one(seed: u64) -> (Vec<String>, Result<Counts, String>) {
+    // The worker's own delays come from here.
+    fastrand::seed(seed);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime");
+    let world = World::new();
+    let table = world.table.clone();
+    let result = catch_unwind(AssertUnwindSafe(|| runtime.block_on(schedule(seed, world)))).map_err(text);
+    (table.log(), result)
+}
+
+fn text(panic: Box<dyn Any + Send>) -> String {
+    let text = panic.downcast_ref::<String>().cloned().or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+    text.unwrap_or_default()
+}
+
+/// Random messages, faults and delays; at random moments the worker is killed or stopped and another one started, or everything that is not
+/// acknowledged comes again.
+async fn schedule(seed: u64, mut world: World) -> Counts {
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let mut counts = Counts::new();
+    let mut count = |what| *counts.entry(what).or_default() += 1;
+    let rule = RULES[rng.usize(0..RULES.len())];
+    world.follow(rule);
+    world.settings.coalesce = rng.bool();
+    world.settings.max_batch = rng.usize(1..=25);
+    world.settings.max_in_flight = rng.usize(1..=6);
+    world.settings.max_buffered = rng.usize(2..=60);
+    world.settings.max_buffered_bytes = rng.usize(200..=4000);
+    world.settings.max_write_capacity = rng.bool().then(|| rng.u64(50..5000));
+    world.table.randomly(Some(rng.fork()));
+    let keys = rng.u64(1..=12);
+    let mut version = 0;
+    let mut running = world.start();
+    for _ in 0..rng.usize(1..=6) {
+        for _ in 0..rng.usize(1..=8) {
+            let size = if rng.bool() { 1 } else { rng.usize(2..=12) };
+            world.broker.publish((0..size).map(|_| message(&mut rng, rule, keys, &mut version)));
+        }
+        tokio::time::sleep(Duration::from_millis(rng.u64(0..200))).await;
+        match rng.u8(0..4) {
+            0 => {
+                count("kills");
+                running.kill(&world.table).await;
+                running = world.start();
+            }
+            1 => {
+                count("stops");
+                running.stop().await.expect("a clean stop");
+                running = world.start();
+            }
+            _ => {
+                count("redeliveries");
+                world.broker.redeliver();
+            }
+        }
+    }
+    world.table.randomly(None);
+    world.all_acked().await;
+    // What the client still has of a redelivery must change nothing, and neither must what lands late.
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    running.stop().await.expect("a clean stop");
+    world.assert_last_message_wins();
+    counts.insert("dead letters", world.dead_topic.stored().len() as u64);
+    counts.extend(world.table.met());
+    counts
+}
+
+fn message(rng: &mut fastrand::Rng, rule: Rule, keys: u64, version: &mut u64) -> Message {
+    *version += 1;
+    let key = rng.u64(0..keys);
+    let message = match rng.u8(0..20) {
+        0 => poison(key),
+        1 => refused(key, *version),
+        2..6 => delete(key),
+        6..14 => Message { effect: Effect::Set(*version), ..put(key, *version) },
+        _ => put(key, *version),
+    };
+    // In no order, and each once.
+    let sequence = if rule == Rule::Newest { *version * 7919 % 10_007 + 1 } else { 0 };
+    Message { sequence, ..message }
+}

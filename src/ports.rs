@@ -18,7 +18,7 @@ use bytes::Bytes;
 
 pub use self::{
     publish::{OutboundMessage, Publisher, Receipt, Refusal, WhileHeld},
-    schema::{Schema, SchemaId, SchemaKind, Schemas},
+    schema::{Schema, SchemaId, SchemaKind, Schemas, version_text},
 };
 use crate::{
     dynamodb::attribute::Item,

@@ -82,12 +82,13 @@ pub struct SchemaId {
 
 impl fmt::Display for SchemaId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Pulsar's own registry numbers versions; others may name them as they like.
-        match <[u8; 8]>::try_from(&*self.version) {
-            Ok(number) => write!(f, "version {} of the schema of topic {}", i64::from_be_bytes(number), self.topic),
-            Err(_) => write!(f, "version {} of the schema of topic {}", self.version.escape_ascii(), self.topic),
-        }
+        write!(f, "version {} of the schema of topic {}", version_text(&self.version), self.topic)
     }
+}
+
+/// A schema version as Pulsar's tools write it: its own registry numbers them. Others may name them as they like.
+pub fn version_text(version: &[u8]) -> String {
+    <[u8; 8]>::try_from(version).map_or_else(|_| version.escape_ascii().to_string(), |number| i64::from_be_bytes(number).to_string())
 }
 
 /// The registry of schemas.

@@ -8,7 +8,7 @@ use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 use super::{batch::Ticket, map::Target, poison::Poison};
 use crate::{
     error::{Error, Kind, Result},
-    ports::{InboundMessage, OutboundMessage, Publisher},
+    ports::{InboundMessage, OutboundMessage, Publisher, version_text},
 };
 
 /// A message on its way to the dead-letter topic.
@@ -122,6 +122,8 @@ pub fn copy(origin: Origin, poison: &Poison) -> OutboundMessage {
     const PREFIX: &str = "dlq.";
     let Origin { message, table, worker, now } = origin;
     let id = message.id();
+    // The copy's own schema is none: whoever reads it needs this one.
+    let schema = message.schema_version.as_deref().map(version_text);
     let reasons = [
         ("reason", Some(poison.reason.name())),
         ("errorMessage", Some(poison.message.as_str())),
@@ -129,6 +131,7 @@ pub fn copy(origin: Origin, poison: &Poison) -> OutboundMessage {
         ("itemKey", poison.item_key.as_deref()),
         ("originTopic", Some(&*message.entry.topic)),
         ("originMessageId", Some(id.as_str())),
+        ("originSchemaVersion", schema.as_deref()),
         ("timestamp", Some(now)),
         ("connector", Some(worker)),
     ];
@@ -174,7 +177,7 @@ mod tests {
             producer_name: "p".into(),
             sequence_id: None,
             null_value: false,
-            schema_version: None,
+            schema_version: Some(vec![0, 0, 0, 0, 0, 0, 0, 3]),
         };
         let poison = Poison { item_key: Some("{}".into()), ..Poison::new(Reason::NotParseable, "EOF") };
         let copy = copy(Origin { message: &message, table: "orders", worker: "t/n/s-0", now: "2026-01-01T00:00:00Z" }, &poison);
@@ -186,6 +189,7 @@ mod tests {
             ("dlq.itemKey", "{}"),
             ("dlq.originTopic", "persistent://public/default/in-partition-1"),
             ("dlq.originMessageId", "5:6:7"),
+            ("dlq.originSchemaVersion", "3"),
             ("dlq.timestamp", "2026-01-01T00:00:00Z"),
             ("dlq.connector", "t/n/s-0"),
         ];

@@ -214,6 +214,21 @@ fn a_tombstone_deletes_what_its_key_names() {
     assert_eq!(tombstone(&refused, None, &schema()).expect_err("dlq").reason, Reason::Tombstone);
 }
 
+/// 37: a record key is attributes by itself, anything else is one, and both win over the value.
+#[test]
+fn t37_the_key_of_key_value_becomes_attributes() {
+    let put = |key: Value| {
+        let record = Record { key: Some(key), ..record(&json!({"pk": "from the value", "v": "1"})) };
+        match (Shape { key_attribute: "pk".into(), ..Shape::default() }).shape(record, &message(), &schema(), NOW) {
+            Ok(Decoded::Document(item)) => to_json(&item),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(put(Value::N("7".into())), r#"{"pk":{"N":"7"},"v":{"S":"1"}}"#);
+    let key = Item::from([("pk".into(), Value::S("a".into())), ("k".into(), Value::Bool(true))]);
+    assert_eq!(put(Value::M(key)), r#"{"k":{"BOOL":true},"pk":{"S":"a"},"v":{"S":"1"}}"#);
+}
+
 #[test]
 fn a_table_is_chosen_within_what_is_allowed() {
     let route = |template: &str| Route::parse(template, vec!["orders-*".into()]).expect("a template");

@@ -22,6 +22,9 @@ pub enum Command {
     Check(Check),
     /// Show a source's leases: which worker reads which shard, and how far it is; give them up, or read again from another position.
     Leases(Leases),
+    /// What the NAR's Java shim starts: frames on standard input and output.
+    #[command(hide = true)]
+    Bridge(Log),
     /// Print the configuration's JSON schema or reference, or the page of all metrics.
     ConfigSchema(ConfigSchema),
 }
@@ -147,6 +150,9 @@ pub struct ConfigSchema {
     /// Print the reference of all keys as Markdown.
     #[arg(long)]
     pub markdown: bool,
+    /// Print the configuration class of the NAR instead.
+    #[arg(long, hide = true, conflicts_with_all = ["markdown", "metrics"])]
+    pub java: bool,
     /// Print the page of all metrics as Markdown.
     #[arg(long)]
     pub metrics: bool,

@@ -7,7 +7,7 @@ use pulsar_io_dynamodb::{
     cli::{Check, Cli, Command, ConfigSchema, Kind, Pulsar},
     config::{self, load, pulsar::Given, reference},
     error::Result,
-    host::{self, check::Report, functions, standalone},
+    host::{self, bridge, check::Report, functions, standalone},
     leases, logging,
     metrics::page,
     pulsar::client::Token,
@@ -61,6 +61,10 @@ fn run(cli: Cli, environment: &BTreeMap<String, String>) -> Result<ExitCode> {
             logging::start(&run.log.log_level, run.log.log_format, Vec::new())?;
             standalone::sink(sink, pulsar, run.http_address)
         }
+        Command::Bridge(settings) => {
+            logging::start(&settings.log_level, settings.log_format, Vec::new())?;
+            bridge::run(&environment)
+        }
         Command::Leases(command) => leases::run(&command, environment),
         Command::Check(check) => check_file(check, environment),
         Command::ConfigSchema(wanted) => {
@@ -111,6 +115,9 @@ fn connected(
 fn schema(wanted: &ConfigSchema) -> String {
     if wanted.metrics {
         return page::markdown();
+    }
+    if wanted.java {
+        return if wanted.kind == Some(Kind::Sink) { config::java::sink_class() } else { config::java::source_class() };
     }
     if wanted.markdown {
         return reference::markdown();

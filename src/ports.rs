@@ -17,7 +17,7 @@ use std::{
 use bytes::Bytes;
 
 pub use self::{
-    publish::{OutboundMessage, Publisher, Receipt, Refusal, WhileHeld},
+    publish::{OutboundMessage, Place, Publisher, Receipt, Refusal, WhileHeld},
     schema::{Schema, SchemaId, SchemaKind, Schemas, version_text},
 };
 use crate::{
@@ -355,13 +355,16 @@ pub trait LeaseTable: Send + Sync + 'static {
 
 // === consuming ===
 
-/// One entry of a topic partition: the unit that the broker stores and that our client acknowledges. A batch is one entry.
+/// What is acknowledged together: an entry of a topic partition, which is what the broker stores and our client acknowledges (a batch is one entry), or
+/// one message of it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct EntryId {
     /// The topic partition's full name.
     pub topic: Arc<str>,
     pub ledger: u64,
     pub entry: u64,
+    /// The message's place in its batch, where messages are acknowledged one by one: each is a unit of its own then.
+    pub batch_index: Option<u32>,
 }
 
 impl EntryId {
@@ -414,6 +417,11 @@ pub trait Inbox: Send + 'static {
     fn receive(&mut self) -> impl Future<Output = Result<InboundMessage>> + Send;
     /// Acknowledges a whole entry, best effort: when it gets lost, the entry comes again. Does not wait.
     fn ack(&mut self, entry: &EntryId) -> Result<()>;
+    /// Gives a message back that can never be written, to whoever moves it to a dead-letter topic once it has come often enough. `false` where
+    /// nobody would: it is the worker's to bury.
+    fn give_back(&mut self, _entry: &EntryId) -> Result<bool> {
+        Ok(false)
+    }
     /// Sends what was acknowledged and leaves the subscription. Everything else is redelivered to whoever comes next.
     fn close(self) -> impl Future<Output = Result<()>> + Send;
 }

@@ -25,7 +25,8 @@ use crate::error::{Error, Kind, Result};
 pub const ENVIRONMENT_PREFIX: &str = "PULSAR_IO_DYNAMODB_";
 
 /// Variables with the prefix that are no keys of `configs`.
-const OTHER_VARIABLES: &[&str] = &["PULSAR_IO_DYNAMODB_LOG", "PULSAR_IO_DYNAMODB_LOG_FORMAT", "PULSAR_IO_DYNAMODB_HTTP_ADDRESS"];
+const OTHER_VARIABLES: &[&str] =
+    &["PULSAR_IO_DYNAMODB_LOG", "PULSAR_IO_DYNAMODB_LOG_FORMAT", "PULSAR_IO_DYNAMODB_HTTP_ADDRESS", "PULSAR_IO_DYNAMODB_NATIVE_PATH"];
 
 /// A file's content, not yet typed.
 #[derive(Debug, Clone)]

@@ -7,6 +7,7 @@
 pub mod alias;
 pub mod aws;
 mod direction;
+pub mod java;
 pub mod lease;
 pub mod load;
 pub mod pulsar;

@@ -74,7 +74,7 @@ pub async fn source(
 }
 
 /// Runs a worker and, beside it, the metrics to CloudWatch; what is left of them goes when the worker has ended.
-async fn measured<T>(working: impl Future<Output = T>, cloudwatch: Cloudwatch, aws: &client::SdkConfig, health: &Health) -> T {
+pub(super) async fn measured<T>(working: impl Future<Output = T>, cloudwatch: Cloudwatch, aws: &client::SdkConfig, health: &Health) -> T {
     #[cfg(feature = "cloudwatch")]
     if let Some((accumulator, settings)) = cloudwatch {
         let mut exporter = metrics::cloudwatch::Exporter::new(aws, &settings, accumulator, health.clone());

@@ -20,6 +20,17 @@ pub struct OutboundMessage {
     /// Epoch milliseconds.
     pub event_time: Option<u64>,
     pub while_held: WhileHeld,
+    /// Its number, where it is to be stored once whatever is repeated (D2).
+    pub place: Option<Place>,
+}
+
+/// By what a broker with deduplication on knows that it has a message already: the producer that sent it and its number among what that one sends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// Of one shard and one epoch of its numbering (see [`Mark`](super::Mark)).
+    pub producer: Arc<str>,
+    /// Greater than those of all earlier messages of the producer, and the same each time that the record is read.
+    pub sequence: u64,
 }
 
 /// Until when a message may be sent. A publisher asks right before it sends, since a message may have waited for its batch (L2). Once `false`, it

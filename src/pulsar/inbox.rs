@@ -281,7 +281,7 @@ fn inbound(topic: &Arc<str>, message: consumer::Message<Vec<u8>>) -> InboundMess
     let metadata = message.payload.metadata;
     let batched = metadata.num_messages_in_batch.is_some();
     InboundMessage {
-        entry: EntryId { topic: topic.clone(), ledger: id.ledger_id, entry: id.entry_id },
+        entry: EntryId { topic: topic.clone(), ledger: id.ledger_id, entry: id.entry_id, batch_index: None },
         batch_index: id.batch_index.and_then(|index| u32::try_from(index).ok()).unwrap_or(0),
         batch_size: batch_size.or(metadata.num_messages_in_batch).and_then(|size| u32::try_from(size).ok()).unwrap_or(1).max(1),
         key: metadata.partition_key,

@@ -95,7 +95,7 @@ impl Acks {
 
     /// Forgets the partial entries that stand before `id` in its partition.
     fn give_up_before(&mut self, id: &EntryId) -> Vec<EntryId> {
-        let first = EntryId { topic: id.topic.clone(), ledger: 0, entry: 0 };
+        let first = EntryId { topic: id.topic.clone(), ledger: 0, entry: 0, batch_index: None };
         let cut: Vec<u64> = self.partial.range(first..id.clone()).map(|(_, place)| *place).collect();
         let mut free = BTreeSet::new();
         for place in cut {
@@ -217,7 +217,7 @@ mod tests {
     };
 
     fn entry(number: u64) -> EntryId {
-        EntryId { topic: "persistent://public/default/in".into(), ledger: 1, entry: number }
+        EntryId { topic: "persistent://public/default/in".into(), ledger: 1, entry: number, batch_index: None }
     }
 
     fn item(number: u64) -> Target {

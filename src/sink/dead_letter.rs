@@ -164,7 +164,7 @@ mod tests {
     #[test]
     fn the_copy_is_the_message_and_its_reason() {
         let message = InboundMessage {
-            entry: EntryId { topic: "persistent://public/default/in-partition-1".into(), ledger: 5, entry: 6 },
+            entry: EntryId { topic: "persistent://public/default/in-partition-1".into(), ledger: 5, entry: 6, batch_index: None },
             batch_index: 7,
             batch_size: 8,
             key: Some("k".into()),

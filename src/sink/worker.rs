@@ -366,6 +366,15 @@ impl<I: Inbox, S: Schemas, T: ItemTables> Worker<I, S, T> {
             return Err(Error::new(Kind::Poison, doing(), why));
         }
         let Some(dead_letters) = &mut self.dead_letters else {
+            if self.inbox.give_back(&message.entry)? {
+                tracing::warn!(topic = %message.entry.topic, id = message.id(), %poison, "a message is given back");
+                counter!(names::SINK_GIVEN_BACK, "reason" => poison.reason.name()).increment(1);
+                if let Some(key) = key {
+                    self.batches.buried(key, self.started.elapsed());
+                }
+                // Acknowledging what was given back does nothing.
+                return self.confirm(ticket);
+            }
             let why = format!("{poison}. It stays unacknowledged; configure a dead-letter topic, or remove the message");
             return Err(Error::new(Kind::Poison, doing(), why));
         };

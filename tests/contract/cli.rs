@@ -107,6 +107,8 @@ fn the_reference_and_the_schemas_are_those_of_the_code() {
         (vec!["config-schema", "--metrics"], "docs/metrics.md"),
         (vec!["config-schema", "source"], "connector-config/schema/source.json"),
         (vec!["config-schema", "sink"], "connector-config/schema/sink.json"),
+        (vec!["config-schema", "--java", "source"], "nar/src/org/apache/pulsar/io/dynamodb/DynamoDBSourceConfig.java"),
+        (vec!["config-schema", "--java", "sink"], "nar/src/org/apache/pulsar/io/dynamodb/DynamoDBSinkConfig.java"),
     ] {
         let (code, output) = run(&arguments);
         assert_eq!(code, 0);

@@ -34,7 +34,7 @@ impl Case {
 
     fn message(&self) -> InboundMessage {
         InboundMessage {
-            entry: EntryId { topic: "persistent://public/default/t-partition-7".into(), ledger: 1, entry: 2 },
+            entry: EntryId { topic: "persistent://public/default/t-partition-7".into(), ledger: 1, entry: 2, batch_index: None },
             batch_index: 0,
             batch_size: 1,
             key: self.key.clone(),

@@ -42,7 +42,7 @@ impl Batches {
 
 /// The position of the message with this number.
 fn place(number: u64) -> Place {
-    (EntryId { topic: "persistent://public/default/in".into(), ledger: 1, entry: number / 3 }, (number % 3) as u32)
+    (EntryId { topic: "persistent://public/default/in".into(), ledger: 1, entry: number / 3, batch_index: None }, (number % 3) as u32)
 }
 
 fn batches(coalesce: bool, max_batch: usize) -> Batches {

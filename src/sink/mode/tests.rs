@@ -14,7 +14,7 @@ fn item(json: &str) -> Item {
 
 fn message(payload: &str, properties: &[(&str, &str)]) -> InboundMessage {
     InboundMessage {
-        entry: EntryId { topic: "persistent://public/default/in".into(), ledger: 7, entry: 12 },
+        entry: EntryId { topic: "persistent://public/default/in".into(), ledger: 7, entry: 12, batch_index: None },
         batch_index: 3,
         batch_size: 4,
         key: None,

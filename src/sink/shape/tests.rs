@@ -11,7 +11,7 @@ const NOW: u64 = 1_600_000_000_500;
 
 fn message() -> InboundMessage {
     InboundMessage {
-        entry: EntryId { topic: "persistent://acme/shop/orders-partition-3".into(), ledger: 5, entry: 6 },
+        entry: EntryId { topic: "persistent://acme/shop/orders-partition-3".into(), ledger: 5, entry: 6, batch_index: None },
         batch_index: 7,
         batch_size: 8,
         key: Some(r#"{"id":"k"}"#.into()),

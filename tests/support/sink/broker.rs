@@ -181,7 +181,7 @@ impl Consumer {
 }
 
 fn entry_id(number: usize) -> EntryId {
-    EntryId { topic: "persistent://public/default/changes".into(), ledger: 1, entry: number as u64 }
+    EntryId { topic: "persistent://public/default/changes".into(), ledger: 1, entry: number as u64, batch_index: None }
 }
 
 impl Inbox for Consumer {

@@ -63,7 +63,7 @@ fn run(cli: Cli, environment: &BTreeMap<String, String>) -> Result<ExitCode> {
         }
         Command::Bridge(settings) => {
             logging::start(&settings.log_level, settings.log_format, Vec::new())?;
-            bridge::run(&environment)
+            bridge::run(environment)
         }
         Command::Leases(command) => leases::run(&command, environment),
         Command::Check(check) => check_file(check, environment),

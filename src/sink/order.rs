@@ -42,17 +42,20 @@ mod tests {
 
     fn message(topic: &str, key: Option<&str>, payload: &str, properties: &[(&str, &str)]) -> InboundMessage {
         InboundMessage {
-            entry: EntryId { topic: topic.into(), ledger: 1, entry: 1 },
+            entry: EntryId { topic: topic.into(), ledger: 1, entry: 1, batch_index: None },
             batch_index: 0,
             batch_size: 1,
             key: key.map(str::to_owned),
             key_is_base64: false,
             ordering_key: None,
             payload: payload.as_bytes().to_vec().into(),
+            null_value: false,
             properties: properties.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
             publish_time: 0,
             event_time: None,
             schema_version: None,
+            producer_name: String::new(),
+            sequence_id: None,
         }
     }
 

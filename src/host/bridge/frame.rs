@@ -381,6 +381,7 @@ mod tests {
         };
         assert_eq!((message.id().as_str(), message.key.as_deref(), message.key_is_base64), ("300:2:0", Some("clé"), true));
         assert_eq!((message.event_time, message.schema_version), (None, Some(vec![0, 9])));
+        assert_eq!((message.producer_name.as_str(), message.sequence_id, message.null_value), ("producer-1", Some(41), false));
         assert_eq!((&message.payload[..], message.properties), (&b"payload"[..], vec![("name".into(), "value".into())]));
         for length in 0..whole.len() {
             read(&mut frame(MESSAGE, &whole[..length]).as_slice()).expect_err("cut off");

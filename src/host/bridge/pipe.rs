@@ -142,7 +142,8 @@ fn write_all(mut output: impl Write, mut saying: mpsc::Receiver<Said>, shared: &
         }
         outgoing.acks(&acks);
         outgoing.fails(&fails);
-        (acks.clear(), fails.clear());
+        acks.clear();
+        fails.clear();
         output.write_all(&outgoing.0).and_then(|()| output.flush()).map_err(|_| shim_is_gone())?;
         outgoing.0.clear();
     }

@@ -13,7 +13,7 @@
 //! | 6 | ERROR | child | text: the child's last words |
 //! | 16 | OPEN | shim | JSON ([`Open`](super::open::Open)), the first frame |
 //! | 17 | SCHEMA | shim | topic, version, type, definition?, properties: once, before the first message of the topic with this version |
-//! | 18 | MESSAGE | shim | id (u64), message id (bytes, as Pulsar serialises it), publish time, event time (i64, -1: none), topic, key?, key is base64 (u8), ordering key?, schema version?, properties, producer's name?, sequence id (i64), payload? (none: the producer sent null) |
+//! | 18 | MESSAGE | shim | id (u64), message id (bytes, as Pulsar serialises it), publish time, event time (i64, -1: none), topic, key?, key is base64 (u8), ordering key?, schema version?, producer's name?, sequence id (i64), properties, payload (none: null) |
 //! | 19 | STOP | shim | nothing: finish what is under way, then exit |
 //!
 //! Properties: count (u32), then name and value of each. `?`: may be none.
@@ -190,8 +190,8 @@ impl Body {
         let (key, key_is_base64) = (self.text()?, self.array::<1>()? != [0]);
         let ordering_key = self.blob()?.map(Into::into);
         let schema_version = self.blob()?.map(Into::into);
+        let (producer_name, sequence_id) = (self.text()?.unwrap_or_default(), self.optional()?);
         let properties = self.properties()?;
-        let (producer_name, sequence_id) = (self.text()?.unwrap_or_default(), self.u64()?);
         let payload = self.blob()?;
         let message = InboundMessage {
             entry: EntryId { topic, ledger, entry, batch_index },
@@ -206,10 +206,9 @@ impl Body {
             properties,
             publish_time,
             event_time,
-            schema_version,
             producer_name,
-            // A batch has one number for all its messages.
-            sequence_id: batch_index.is_none().then_some(sequence_id),
+            sequence_id,
+            schema_version,
         };
         Ok(Numbered { id, message })
     }
@@ -370,18 +369,18 @@ mod tests {
         whole.push(1);
         put(&mut whole, None);
         put(&mut whole, Some(&[0, 9]));
+        put(&mut whole, Some(b"standalone-0-7"));
+        whole.extend(41i64.to_be_bytes());
         whole.extend(1u32.to_be_bytes());
         put(&mut whole, Some(b"name"));
         put(&mut whole, Some(b"value"));
-        put(&mut whole, Some(b"producer-1"));
-        whole.extend(41i64.to_be_bytes());
         put(&mut whole, Some(b"payload"));
         let Ok(Some(FromShim::Message(Numbered { id: 7, message }))) = read(&mut frame(MESSAGE, &whole).as_slice()) else {
             panic!("a message");
         };
         assert_eq!((message.id().as_str(), message.key.as_deref(), message.key_is_base64), ("300:2:0", Some("clé"), true));
         assert_eq!((message.event_time, message.schema_version), (None, Some(vec![0, 9])));
-        assert_eq!((message.producer_name.as_str(), message.sequence_id, message.null_value), ("producer-1", Some(41), false));
+        assert_eq!((message.producer_name.as_str(), message.sequence_id, message.null_value), ("standalone-0-7", Some(41), false));
         assert_eq!((&message.payload[..], message.properties), (&b"payload"[..], vec![("name".into(), "value".into())]));
         for length in 0..whole.len() {
             read(&mut frame(MESSAGE, &whole[..length]).as_slice()).expect_err("cut off");

@@ -116,10 +116,10 @@ public class DynamoDBSink implements Sink<GenericObject>, NativeProcess.Handler 
             frame.writeBoolean(message.hasBase64EncodedKey());
             Frames.put(frame, message.hasOrderingKey() ? message.getOrderingKey() : null);
             Frames.put(frame, message.getSchemaVersion());
-            Frames.put(frame, message.getProperties());
             Frames.put(frame, message.getProducerName());
             frame.writeLong(message.getSequenceId());
-            Frames.put(frame, message.getData());
+            Frames.put(frame, message.getProperties());
+            Frames.put(frame, message.size() == 0 && message.getValue() == null ? null : message.getData());
         }));
     }
 

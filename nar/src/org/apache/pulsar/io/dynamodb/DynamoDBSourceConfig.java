@@ -129,7 +129,7 @@ public class DynamoDBSourceConfig {
     public Boolean cloudwatchShardId;
 
     @FieldDoc(required = false, sensitive = false, defaultValue = "",
-        help = "What compresses messages, a batch at a time: `NONE` (the default), `LZ4`, `ZLIB` or `ZSTD`. `producerConfig.compressionType` is the same. `SNAPPY` is refused: what the client library writes is not what Pulsar's Java client reads.")
+        help = "What compresses messages, a batch at a time: `NONE` (the default), `LZ4`, `ZLIB` or `ZSTD`. `producerConfig.compressionType` is the same. `SNAPPY` is refused: this version does not write it.")
     public String compressionType;
 
     @FieldDoc(required = false, sensitive = false, defaultValue = "",

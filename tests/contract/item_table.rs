@@ -32,7 +32,7 @@ pub fn client(test: &str) -> Option<Client> {
     let config = Builder::new()
         .behavior_version_latest()
         .region(Region::new("us-east-1"))
-        .credentials_provider(Credentials::new("test", "test", None, None, "test"))
+        .credentials_provider(Credentials::new("local", "local", None, None, "contract"))
         .retry_config(RetryConfig::disabled())
         .http_client(http)
         .endpoint_url(endpoint);

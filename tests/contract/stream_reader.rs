@@ -33,7 +33,7 @@ pub fn config(http: SharedHttpClient) -> Builder {
     Builder::new()
         .behavior_version_latest()
         .region(Region::new("us-east-1"))
-        .credentials_provider(Credentials::new("test", "test", None, None, "test"))
+        .credentials_provider(Credentials::new("local", "local", None, None, "contract"))
         .retry_config(RetryConfig::disabled())
         .http_client(keep_pages(http))
 }

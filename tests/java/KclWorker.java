@@ -25,7 +25,7 @@ import java.util.concurrent.Executors;
 
 /**
  * A KCL 1.x worker as the Java connector runs it: {@code KclWorker WORKER_ID APPLICATION STREAM_ARN STREAMS_ENDPOINT LEASES_ENDPOINT [START_AT]}.
- * START_AT, in epoch milliseconds, is for AT_TIMESTAMP, which the connector itself cannot ask KCL for.
+ * The environment has its access key. START_AT, in epoch milliseconds, is for AT_TIMESTAMP, which the connector itself cannot ask KCL for.
  *
  * <p>KCL's settings are the connector's, so its defaults. Each record becomes a line of its shard, its event id and the time in epoch
  * milliseconds on standard output. A batch is checkpointed after its lines are out, where the connector does it before its messages are.
@@ -35,7 +35,7 @@ public final class KclWorker {
 
     public static void main(String[] arguments) throws Exception {
         String workerId = arguments[0];
-        AWSCredentialsProvider credentials = new AWSStaticCredentialsProvider(new BasicAWSCredentials("local", "local"));
+        AWSCredentialsProvider credentials = new AWSStaticCredentialsProvider(new BasicAWSCredentials(System.getenv("AWS_ACCESS_KEY_ID"), "local"));
         AmazonDynamoDBStreamsAdapterClient streams = new AmazonDynamoDBStreamsAdapterClient(AmazonDynamoDBStreamsClientBuilder.standard()
                 .withEndpointConfiguration(new EndpointConfiguration(arguments[3], "us-east-1"))
                 .withCredentials(credentials)

@@ -47,7 +47,7 @@ impl Connector {
             .env_remove("AWS_PROFILE")
             .env("AWS_ENDPOINT_URL", &lab.dynamodb_endpoint)
             .env("AWS_REGION", "us-east-1")
-            .env("AWS_ACCESS_KEY_ID", "local")
+            .env("AWS_ACCESS_KEY_ID", &lab.access_key)
             .env("AWS_SECRET_ACCESS_KEY", "local")
             .stdin(Stdio::null())
             .stdout(Stdio::null())

@@ -10,7 +10,7 @@ use crate::support::java;
 const SHARDS: usize = 4;
 /// Changes a second of each shard.
 const RATE: u64 = 40;
-/// So much waits in a shard that has children: ours read it in 2 s, a KCL worker in 10 s. A child that does not wait for its parent comes first.
+/// So much waits in a shard that has children, whose rows are there: ours read it in 2 s, a KCL worker in 10 s. A child that does not wait for its parent comes first.
 const BACKLOG: u64 = 10_000;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -32,7 +32,7 @@ async fn l1_l3_o1_d1_a_fleet_of_kcl_workers_and_ours() {
     fleet.kill(&victim);
     fleet.settles("mixed, after a KCL worker's death").await;
     let shard = random.below(SHARDS as u64) as usize;
-    fleet.split(shard, BACKLOG, RATE);
+    fleet.split(shard, BACKLOG, RATE).await;
     fleet.settles("mixed, after a split").await;
     let victim = fleet.pick(&mut random, is_ours).await;
     fleet.kill(&victim);

@@ -16,7 +16,7 @@ async fn leases(lab: &Lab, config: &std::path::Path, arguments: &[&str]) -> (i32
     let mut command = Command::new(env!("CARGO_BIN_EXE_pulsar-io-dynamodb"));
     command.arg("leases").args(arguments).arg("--config").arg(config).stdin(Stdio::null());
     command.env_remove("AWS_PROFILE").env("AWS_ENDPOINT_URL", &lab.dynamodb_endpoint);
-    command.envs([("AWS_ACCESS_KEY_ID", "local"), ("AWS_SECRET_ACCESS_KEY", "local")]);
+    command.envs([("AWS_ACCESS_KEY_ID", lab.access_key.as_str()), ("AWS_SECRET_ACCESS_KEY", "local")]);
     let output = command.output().await.expect("it starts");
     let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).expect("text")).concat();
     println!("leases {arguments:?}\n{text}");

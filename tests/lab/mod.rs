@@ -34,6 +34,8 @@ use tokio::sync::{Mutex, MutexGuard};
 pub struct Lab {
     pub pulsar_url: String,
     pub dynamodb_endpoint: String,
+    /// Stands for a database of DynamoDB Local's that nobody else uses: a table's changes take the longer the more records older streams have.
+    pub access_key: String,
     /// Differs for each test and run, so that tables and topics are new.
     pub unique: String,
     _turn: MutexGuard<'static, ()>,
@@ -48,7 +50,10 @@ pub async fn lab(test: &str) -> Option<Lab> {
         return None;
     };
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is after 1970").as_millis();
-    Some(Lab { pulsar_url, dynamodb_endpoint, unique: format!("{test}-{now}"), _turn: TURN.lock().await })
+    let unique = format!("{test}-{now}");
+    // Letters and digits are all that it takes.
+    let access_key = unique.replace('-', "");
+    Some(Lab { pulsar_url, dynamodb_endpoint, access_key, unique, _turn: TURN.lock().await })
 }
 
 /// The seed of a random test: `SEED`, or a new one. Printed, so that a failing run can be repeated.

@@ -28,7 +28,7 @@ pub fn client(lab: &Lab) -> Client {
         .http_client(http_client)
         .endpoint_url(&lab.dynamodb_endpoint)
         .region(Region::new("us-east-1"))
-        .credentials_provider(Credentials::new("local", "local", None, None, "lab"))
+        .credentials_provider(Credentials::new(&lab.access_key, "local", None, None, "lab"))
         .build();
     Client::from_conf(config)
 }

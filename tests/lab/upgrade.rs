@@ -69,7 +69,7 @@ impl Peer {
         let mut configs = json!({
             "awsRegion": "us-east-1", "awsDynamodbStreamArn": stream.stream_arn(), "applicationName": application,
             "awsEndpoint": stream.endpoint(), "cloudwatchEndpoint": stream.endpoint(), "dynamoEndpoint": lab.dynamodb_endpoint,
-            "awsCredentialPluginParam": r#"{"accessKey":"local","secretKey":"local"}"#,
+            "awsCredentialPluginParam": json!({"accessKey": lab.access_key, "secretKey": "local"}).to_string(),
         });
         configs.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
         let mut program = java::program("upgrade", "JavaConnector").expect("asked before");
@@ -229,7 +229,14 @@ async fn w5_w6_d1_rows_of_java_workers_that_never_got_a_position_lose_nothing() 
 
     let peer = Peer::start_from(&lab, &stream, &latest.name, SLOW, "LATEST");
     let mut kcl = java::program("positions", "KclWorker").expect("asked before");
-    kcl.args(["java-1", &timed.name, &stream.stream_arn(), &stream.endpoint(), &lab.dynamodb_endpoint, &start_at.to_string()]);
+    kcl.env("AWS_ACCESS_KEY_ID", &lab.access_key).args([
+        "java-1",
+        &timed.name,
+        &stream.stream_arn(),
+        &stream.endpoint(),
+        &lab.dynamodb_endpoint,
+        &start_at.to_string(),
+    ]);
     let kcl = Peer { child: kcl.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("java starts"), published: Arc::default() };
     let refused = json!({"initialPositionInStream": "AT_TIMESTAMP", "startAtTime": start_at});
     let refused = Peer::program(&lab, &stream, "refused", SLOW, &refused).output().expect("java starts");

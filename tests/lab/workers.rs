@@ -10,6 +10,8 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use aws_sdk_dynamodb::{operation::put_item::PutItemError, types::AttributeValue};
+
 use super::{
     Lab, Random,
     connector::Connector,
@@ -172,6 +174,7 @@ impl<'a> Fleet<'a> {
 
     pub fn start_java(&mut self, name: &str) {
         let mut program = java::program(self.name, "KclWorker").expect("asked before");
+        program.env("AWS_ACCESS_KEY_ID", &self.lab.access_key);
         program.args([name, &self.application, &self.stream.stream_arn(), &self.stream.endpoint(), &self.lab.dynamodb_endpoint]);
         let mut child = program.stdout(Stdio::piped()).spawn().expect("java starts");
         let lines = BufReader::new(child.stdout.take().expect("piped")).lines();
@@ -352,16 +355,35 @@ impl<'a> Fleet<'a> {
     }
 
     /// Two children of a shard: one goes on with its items, the other has new ones. `backlog`: so many records are written to the shard
-    /// before, all at once.
-    pub fn split(&self, shard: usize, backlog: u64, rate: u64) {
+    /// before, all at once. The children have their rows while their parent is read, as KCL makes them where a shard sync of its own comes first:
+    /// free, and only their parent keeps everybody from them (S1).
+    pub async fn split(&self, shard: usize, backlog: u64, rate: u64) {
         println!("{}: {backlog} records for shard {shard}, then a split", self.name);
-        let mut state = self.stream.state();
-        if backlog > 0 {
-            state.stream().write(shard, backlog);
-            state.stream().write_live(shard, rate);
+        let (parent, children) = {
+            let mut state = self.stream.state();
+            let stream = state.stream();
+            if backlog > 0 {
+                stream.write(shard, backlog);
+                stream.write_live(shard, rate);
+            }
+            let children = stream.split(shard, 2, Duration::ZERO);
+            stream.write_live(children[1], rate);
+            (stream.shards[shard].id.clone(), children.into_iter().map(|child| stream.shards[child].id.clone()).collect::<Vec<_>>())
+        };
+        for child in children {
+            let zero = || AttributeValue::N("0".into());
+            let row = self.leases.put_item().table_name(&self.application).item("leaseKey", AttributeValue::S(child));
+            let row = row.item("checkpoint", AttributeValue::S("TRIM_HORIZON".into())).item("leaseCounter", zero());
+            let row = row.item("checkpointSubSequenceNumber", zero()).item("ownerSwitchesSinceCheckpoint", zero());
+            let row = row.item("parentShardId", AttributeValue::Ss(vec![parent.clone()]));
+            // Whoever was faster has made the same one.
+            match row.condition_expression("attribute_not_exists(leaseKey)").send().await {
+                Err(error) if !error.as_service_error().is_some_and(PutItemError::is_conditional_check_failed_exception) => {
+                    panic!("the row is written: {error:?}")
+                }
+                _ => {}
+            }
         }
-        let children = state.stream().split(shard, 2, Duration::ZERO);
-        state.stream().write_live(children[1], rate);
     }
 
     /// The promises, over everything that happened.

@@ -82,7 +82,7 @@ impl<'l> Functions<'l> {
     fn config(&self, more: Value) -> String {
         let endpoint = &self.lab.dynamodb_endpoint;
         let mut config =
-            json!({"awsRegion": "us-east-1", "awsEndpoint": endpoint, "awsAccessKey": "local", "awsSecretKey": "${AWS_SECRET}"});
+            json!({"awsRegion": "us-east-1", "awsEndpoint": endpoint, "awsAccessKey": self.lab.access_key, "awsSecretKey": "${AWS_SECRET}"});
         config.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
         config.to_string()
     }

@@ -205,17 +205,17 @@ impl Attempts {
     /// Waits for a try, however long it takes, and turns health red meanwhile: the client tries again by itself for half a minute before
     /// it says that anything is wrong.
     pub async fn watch<T>(&mut self, attempt: impl Future<Output = T>) -> T {
-        if matches!(self.state, State::Failing(_)) {
+        let since = if let State::Failing(since) = self.state { since } else { Instant::now() };
+        if since.elapsed() >= PATIENCE {
             return attempt.await;
         }
-        let begin = Instant::now();
         tokio::pin!(attempt);
         tokio::select! {
             biased;
             done = &mut attempt => return done,
-            () = tokio::time::sleep(PATIENCE) => {}
+            () = tokio::time::sleep_until(since + PATIENCE) => {}
         }
-        self.state = State::Failing(begin);
+        self.state = State::Failing(since);
         let reason = format!("no answer from Pulsar for {} s", PATIENCE.as_secs());
         tracing::warn!(stage = self.stage, reason, "still trying");
         self.health.red(self.stage.clone(), reason);
@@ -331,6 +331,22 @@ mod tests {
         assert!(reasons["pulsar"].contains("no answer"), "{reasons:?}");
         attempts.succeeded();
         assert!(health.reasons().is_empty());
+    }
+
+    /// The time counts from the first failure, not from the beginning of the try that hangs.
+    #[tokio::test(start_paused = true)]
+    async fn health_turns_red_while_a_try_after_a_failure_hangs_h1() {
+        let health = Health::default();
+        let mut attempts = Attempts::new("pulsar", health.clone());
+        attempts.failed(Error::new(Kind::Unavailable, "connect", "refused")).await.expect("tried again");
+        let seen = health.clone();
+        let reasons = attempts
+            .watch(async move {
+                tokio::time::sleep(PATIENCE).await;
+                seen.reasons()
+            })
+            .await;
+        assert!(reasons["pulsar"].contains("no answer"), "{reasons:?}");
     }
 
     #[tokio::test]

@@ -79,7 +79,7 @@ impl Scene {
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pulsar-io-dynamodb"));
         command.env_clear().arg("leases").args(arguments).arg("--config").arg(&self.config);
-        command.envs([("AWS_ACCESS_KEY_ID", "test"), ("AWS_SECRET_ACCESS_KEY", "test"), ("AWS_EC2_METADATA_DISABLED", "true")]);
+        command.envs([("AWS_ACCESS_KEY_ID", "local"), ("AWS_SECRET_ACCESS_KEY", "local"), ("AWS_EC2_METADATA_DISABLED", "true")]);
         command.stdin(Stdio::null());
         command
     }
@@ -293,7 +293,7 @@ async fn on_a_terminal_it_asks() {
         // `script` (util-linux, on every Debian) gives it a terminal.
         let mut terminal = Command::new("script");
         terminal.args(["-qec", &format!("'{}' {}", asked.get_program().to_str().expect("text"), quoted.join(" ")), "/dev/null"]);
-        terminal.envs([("AWS_ACCESS_KEY_ID", "test"), ("AWS_SECRET_ACCESS_KEY", "test")]);
+        terminal.envs([("AWS_ACCESS_KEY_ID", "local"), ("AWS_SECRET_ACCESS_KEY", "local")]);
         let mut child = terminal.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("script starts");
         child.stdin.take().expect("piped").write_all(answer.as_bytes()).expect("written");
         let output = child.wait_with_output().expect("it ends");

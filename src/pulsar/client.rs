@@ -194,10 +194,15 @@ impl Attempts {
         };
         self.state = State::Failing(since);
         tracing::warn!(stage = self.stage, %error, "trying again");
-        if error.retry() == Retry::Manual || since.elapsed() >= PATIENCE {
+        if error.retry() == Retry::Manual {
             self.health.red(self.stage.clone(), &error);
         }
-        tokio::time::sleep(self.backoff).await;
+        let again = Instant::now() + self.backoff;
+        if since + PATIENCE <= again {
+            tokio::time::sleep_until(since + PATIENCE).await;
+            self.health.red(self.stage.clone(), &error);
+        }
+        tokio::time::sleep_until(again).await;
         self.backoff = (self.backoff * 2).min(MAX_BACKOFF);
         Ok(())
     }
@@ -342,11 +347,23 @@ mod tests {
         let seen = health.clone();
         let reasons = attempts
             .watch(async move {
-                tokio::time::sleep(PATIENCE).await;
+                // A little less than the patience: some of it is gone.
+                tokio::time::sleep(PATIENCE - MIN_BACKOFF / 2).await;
                 seen.reasons()
             })
             .await;
         assert!(reasons["pulsar"].contains("no answer"), "{reasons:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn health_turns_red_while_the_next_try_is_waited_for_h1() {
+        let health = Health::default();
+        let mut attempts = Attempts::new("pulsar", health.clone());
+        let begin = Instant::now();
+        while begin.elapsed() < PATIENCE {
+            attempts.failed(Error::new(Kind::Unavailable, "connect", "refused")).await.expect("tried again");
+        }
+        assert!(health.reasons()["pulsar"].contains("refused"), "before the next try");
     }
 
     #[tokio::test]

@@ -20,6 +20,9 @@ use super::{
 
 const MESSAGES: u64 = 1_200;
 const ITEMS: u64 = 100;
+/// What makes the moments harmless at which two sinks write: the one that loses a key, or the subscription, is not told by the client library and finishes
+/// what it has received. Without it a Failover subscription was seen to leave an older message of an item.
+const VERSIONED: &str = "  writeMode: conditional\n  versionSource: messageId\n";
 
 /// Publishes numbered messages of random items, with the item as key, and says after each hundred how far it is. Returns the last number of each.
 async fn publish(lab: &Lab, topic: &str, seed: u64, mut reached: impl AsyncFnMut(u64)) -> BTreeMap<u64, u64> {
@@ -89,10 +92,10 @@ async fn versions(table: &Table) -> BTreeMap<String, String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn s45_k1_key_shared_sinks_come_and_go_and_the_last_message_of_each_item_stays() {
-    rebalanced("key-shared", "retainKeyOrdering: true", "  writeMode: conditional\n  versionSource: messageId\n").await;
+    rebalanced("key-shared", "retainKeyOrdering: true", VERSIONED).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn s45_k1_failover_sinks_come_and_go_and_the_last_message_of_each_item_stays() {
-    rebalanced("failover", "retainOrdering: true", "").await;
+    rebalanced("failover", "retainOrdering: true", VERSIONED).await;
 }

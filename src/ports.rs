@@ -370,10 +370,15 @@ pub struct EntryId {
 impl EntryId {
     /// The topic's own name, and the number of its partition where it has some.
     pub fn topic_and_partition(&self) -> (&str, Option<&str>) {
-        match self.topic.rsplit_once("-partition-") {
-            Some((topic, number)) if !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()) => (topic, Some(number)),
-            _ => (&self.topic, None),
-        }
+        topic_and_partition(&self.topic)
+    }
+}
+
+/// The name of a topic and the number of its partition, from the partition's own name.
+pub fn topic_and_partition(partition: &str) -> (&str, Option<&str>) {
+    match partition.rsplit_once("-partition-") {
+        Some((topic, number)) if !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()) => (topic, Some(number)),
+        _ => (partition, None),
     }
 }
 

@@ -12,9 +12,9 @@ use crate::{
     ports::{KeySchema, KeyType},
 };
 
-/// CreateTable, billed on demand. A table that is there already, or on its way, is fine. Does not wait until it is active.
-pub async fn create_table(client: &Client, name: &str, key: &KeySchema) -> Result<()> {
-    let doing = || format!("create table {name} (dynamodb:CreateTable)");
+/// CreateTable, billed on demand. `false`: it is there already, or on its way. Does not wait until it is active. `what`: "table" or more, for errors.
+pub async fn create_table(client: &Client, what: &str, name: &str, key: &KeySchema) -> Result<bool> {
+    let doing = || format!("create {what} {name} (dynamodb:CreateTable)");
     let mut call = client.create_table().table_name(name).billing_mode(BillingMode::PayPerRequest);
     let sort = key.sort.iter().map(|(name, kind)| (name, kind, Role::Range));
     for (name, kind, role) in std::iter::once((&key.partition.0, &key.partition.1, Role::Hash)).chain(sort) {
@@ -22,8 +22,8 @@ pub async fn create_table(client: &Client, name: &str, key: &KeySchema) -> Resul
         call = call.attribute_definitions(attribute).key_schema(element);
     }
     match call.send().await {
-        Ok(_) => Ok(()),
-        Err(error) if error.as_service_error().is_some_and(|error| error.is_resource_in_use_exception()) => Ok(()),
+        Ok(_) => Ok(true),
+        Err(error) if error.as_service_error().is_some_and(|error| error.is_resource_in_use_exception()) => Ok(false),
         Err(error) => Err(classify(doing(), error)),
     }
 }

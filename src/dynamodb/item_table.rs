@@ -117,7 +117,7 @@ fn names(writes: &[Arc<Write>]) -> String {
 
 impl ports::ItemTables for ItemTables {
     async fn create(&self, name: &str, key: &KeySchema) -> Result<()> {
-        create_table(&self.client, name, key).await
+        create_table(&self.client, "table", name, key).await.map(drop)
     }
 
     async fn describe(&self, name: &str) -> Result<KeySchema> {

@@ -10,15 +10,14 @@ use aws_sdk_dynamodb::{
     error::SdkError,
     operation::update_item::UpdateItemError,
     types::{
-        AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement, KeyType, ReturnValue, ReturnValuesOnConditionCheckFailure,
-        ScalarAttributeType, TableDescription, TableStatus,
+        AttributeValue, BillingMode, KeySchemaElement, ReturnValue, ReturnValuesOnConditionCheckFailure, TableDescription, TableStatus,
     },
 };
 
-use super::failure::classify;
+use super::{create_table::create_table, failure::classify};
 use crate::{
     error::{Error, Kind, Result},
-    ports::{self, Checkpoint, Claim, Holder, Lease, Mark, SequenceNumber, ShardId, StreamArn},
+    ports::{self, Checkpoint, Claim, Holder, KeySchema, KeyType, Lease, Mark, SequenceNumber, ShardId, StreamArn},
 };
 
 const KEY: &str = "leaseKey";
@@ -358,21 +357,12 @@ impl LeaseTable {
     }
 
     async fn create_table(&self) -> Result<()> {
-        let doing = || format!("create the lease table {} (dynamodb:CreateTable)", self.table);
-        let broken = |error: aws_sdk_dynamodb::error::BuildError| Error::new(Kind::Fatal, doing(), error);
-        let attribute =
-            AttributeDefinition::builder().attribute_name(KEY).attribute_type(ScalarAttributeType::S).build().map_err(broken)?;
-        let key = KeySchemaElement::builder().attribute_name(KEY).key_type(KeyType::Hash).build().map_err(broken)?;
-        let request = self.client.create_table().table_name(&self.table).attribute_definitions(attribute).key_schema(key);
-        match request.billing_mode(BillingMode::PayPerRequest).send().await {
-            Ok(_) => {
-                tracing::info!(table = self.table, "created the lease table");
-                Ok(())
-            }
-            // Another worker was faster.
-            Err(SdkError::ServiceError(answer)) if answer.err().is_resource_in_use_exception() => Ok(()),
-            Err(error) => Err(classify(doing(), error)),
+        let key = KeySchema { partition: (KEY.to_owned(), KeyType::S), sort: None };
+        // `false`: another worker was faster.
+        if create_table(&self.client, "the lease table", &self.table, &key).await? {
+            tracing::info!(table = self.table, "created the lease table");
         }
+        Ok(())
     }
 }
 

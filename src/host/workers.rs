@@ -40,6 +40,18 @@ pub fn cloudwatch(configured: &Source) -> Cloudwatch {
 /// After a drain there is nothing to wait for but the answer to a close.
 const LANES_LIMIT: Duration = Duration::from_secs(3);
 
+/// What a source reads and where it keeps its leases. What is wrong with it is told before anything is created.
+pub(super) async fn reading(configured: &Source, health: &Health) -> Result<(client::SdkConfig, Streams, LeaseTable)> {
+    let aws = client::load(&configured.aws).await?;
+    let dynamodb = client::dynamodb(&aws, configured.dynamodb_endpoint.as_deref());
+    let stream = streams::resolve_stream(&dynamodb, &configured.stream, health).await?;
+    tracing::info!(%stream, topic = configured.topic, leases = configured.lease_table, "source");
+    let streams = client::streams(&aws, configured.streams_endpoint.as_deref());
+    let streams = Streams::new(dynamodb.clone(), streams, configured.stream.clone());
+    let leases = LeaseTable::new(dynamodb, configured.lease_table.clone()).with_billing(configured.billing);
+    Ok((aws, streams, leases))
+}
+
 /// Runs a source until it is stopped or cannot go on.
 pub async fn source(
     configured: Source,
@@ -49,14 +61,7 @@ pub async fn source(
     stop: CancellationToken,
 ) -> Result<()> {
     let ready = async {
-        let aws = client::load(&configured.aws).await?;
-        let dynamodb = client::dynamodb(&aws, configured.dynamodb_endpoint.as_deref());
-        // What is wrong with it is told before anything is created.
-        let stream = streams::resolve_stream(&dynamodb, &configured.stream, &health).await?;
-        tracing::info!(%stream, topic = configured.topic, leases = configured.lease_table, "source");
-        let streams = client::streams(&aws, configured.streams_endpoint.as_deref());
-        let streams = Streams::new(dynamodb.clone(), streams, configured.stream.clone());
-        let leases = LeaseTable::new(dynamodb, configured.lease_table.clone()).with_billing(configured.billing);
+        let (aws, streams, leases) = reading(&configured, &health).await?;
         let client = connect(&pulsar, &health).await?;
         let options = Options { max_message_size: max_message_size(&pulsar, &health).await?, ..configured.publishing };
         let publisher = TopicPublisher::open(client, configured.own_topic(), options, health.clone()).await?;

@@ -64,13 +64,27 @@ impl Exporter {
     }
 }
 
+/// A label's value as the text has it.
+pub fn escaped(label: &str) -> String {
+    label.replace('\\', r"\\").replace('"', r#"\""#).replace('\n', r"\n")
+}
+
+/// The series of a page of Prometheus text: name, labels and value.
+pub fn series(page: &str) -> impl Iterator<Item = (&str, &str, &str)> {
+    let lines = page.lines().filter(|line| !line.starts_with('#'));
+    lines.filter_map(|line| {
+        let (series, value) = line.rsplit_once(' ')?;
+        let (name, labels) = series.split_once('{').map_or((series, ""), |(name, labels)| (name, labels.trim_end_matches('}')));
+        Some((name, labels, value))
+    })
+}
+
 /// The series of single shards. They are no gauges of the recorder, which would keep those of shards that have ended.
 fn shard_lags(shards: &[ShardStatus]) -> String {
     let name = names::SOURCE_SHARD_LAG;
     let mut text = format!("# HELP {name} {}\n# TYPE {name} gauge\n", names::meaning(name));
     for shard in shards::worst(shards, SHARDS_SHOWN) {
-        let label = shard.shard.replace('\\', r"\\").replace('"', r#"\""#).replace('\n', r"\n");
-        let _ = writeln!(text, "{name}{{shard=\"{label}\"}} {}", shard.lag_seconds);
+        let _ = writeln!(text, "{name}{{shard=\"{}\"}} {}", escaped(&shard.shard), shard.lag_seconds);
     }
     text.push('\n');
     text

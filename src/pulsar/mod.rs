@@ -4,6 +4,7 @@ pub mod client;
 mod connection;
 pub mod handshake;
 pub mod inbox;
+pub mod message_id;
 pub mod publisher;
 pub mod schema;
 

@@ -9,7 +9,7 @@ use crate::ports::InboundMessage;
 
 /// Why the order of an item's changes is lost, where this message shows that it is. `by_key`: the subscription is Key_Shared.
 pub fn lost(message: &InboundMessage, by_key: bool) -> Option<String> {
-    let spread = match partition(&message.entry.topic) {
+    let spread = match message.entry.topic_and_partition().1.and_then(|number| number.parse::<u32>().ok()) {
         _ if by_key => "a Key_Shared subscription keeps an order for each key only",
         // The first one alone says nothing: there may be no other.
         Some(1..) => "the topic has several partitions, and the key decides which one a message goes to",
@@ -17,11 +17,6 @@ pub fn lost(message: &InboundMessage, by_key: bool) -> Option<String> {
     };
     let key = message.key.as_deref()?;
     (event_id(message)? == key).then(|| format!("its key {key:?} is its change event's id and not its item's key, and {spread}"))
-}
-
-/// The number at the end of a partition's name.
-fn partition(topic: &str) -> Option<u32> {
-    topic.rsplit_once("-partition-").and_then(|(_, number)| number.parse().ok())
 }
 
 /// Looked for only where the property says that it is a change event.

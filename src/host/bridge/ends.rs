@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     error::{Error, Kind, Result},
-    ports::{EntryId, InboundMessage, Inbox, OutboundMessage, Publisher, Receipt, Refusal, Schema, SchemaId, Schemas},
+    ports::{EntryId, InboundMessage, Inbox, OutboundMessage, Publisher, Receipt, Refusal, Schema, SchemaId, Schemas, topic_and_partition},
     pulsar::publisher::DEFAULT_MAX_MESSAGE_SIZE,
 };
 
@@ -122,8 +122,7 @@ impl ToldSchemas {
 
 /// The partitions of a topic share its schemas.
 fn of_the_whole_topic(id: &SchemaId) -> SchemaId {
-    let topic = id.topic.rsplit_once("-partition-").map_or(&*id.topic, |(topic, _)| topic);
-    SchemaId { topic: topic.into(), version: id.version.clone() }
+    SchemaId { topic: topic_and_partition(&id.topic).0.into(), version: id.version.clone() }
 }
 
 impl Schemas for ToldSchemas {

@@ -25,6 +25,7 @@ use bytes::Bytes;
 use crate::{
     error::{Error, Kind, Result},
     ports::{EntryId, InboundMessage, OutboundMessage, Schema, SchemaId, SchemaKind},
+    pulsar::message_id,
 };
 
 /// Of this protocol. Another one is refused by both sides: the shim and the executable come from one archive, unless somebody exchanged one.
@@ -184,7 +185,8 @@ impl Body {
 
     fn message(&mut self) -> Result<Numbered> {
         let id = self.u64()?;
-        let (ledger, entry, batch_index) = message_id(&self.blob()?.unwrap_or_default())?;
+        let (ledger, entry, batch_index) =
+            message_id::decode(&self.blob()?.unwrap_or_default()).map_err(|why| broken(&format!("a message id: {why}")))?;
         let (publish_time, event_time) = (self.u64()?, self.optional()?);
         let topic = self.some_text()?.into();
         let (key, key_is_base64) = (self.text()?, self.array::<1>()? != [0]);
@@ -212,44 +214,6 @@ impl Body {
         };
         Ok(Numbered { id, message })
     }
-}
-
-/// Ledger, entry and place in the batch from what Pulsar's `MessageId.toByteArray` makes: `MessageIdData` of its `PulsarApi.proto`, fields 1, 2 and 4.
-fn message_id(mut bytes: &[u8]) -> Result<(u64, u64, Option<u32>)> {
-    let (mut ledger, mut entry, mut batch_index) = (0, 0, None);
-    while !bytes.is_empty() {
-        let tag = varint(&mut bytes)?;
-        let value = varint(&mut bytes)?;
-        match (tag >> 3, tag & 7) {
-            (1, 0) => ledger = value,
-            (2, 0) => entry = value,
-            // A negative number takes all 64 bits: none.
-            (4, 0) => batch_index = u32::try_from(value).ok(),
-            (_, 0) => {}
-            // Of a length; the fields in it are not needed.
-            (_, 2) => {
-                bytes = usize::try_from(value)
-                    .ok()
-                    .and_then(|length| bytes.get(length..))
-                    .ok_or_else(|| broken(&"a message id ends too early"))?
-            }
-            (_, other) => return Err(broken(&format!("a message id with a field of the type {other}"))),
-        }
-    }
-    Ok((ledger, entry, batch_index))
-}
-
-fn varint(bytes: &mut &[u8]) -> Result<u64> {
-    let mut value = 0;
-    for shift in (0..64).step_by(7) {
-        let (first, rest) = bytes.split_first().ok_or_else(|| broken(&"a message id ends too early"))?;
-        *bytes = rest;
-        value |= u64::from(first & 0x7f) << shift;
-        if first & 0x80 == 0 {
-            return Ok(value);
-        }
-    }
-    Err(broken(&"a message id with a number of more than 64 bits"))
 }
 
 /// Adds frames to what goes out.
@@ -346,15 +310,6 @@ mod tests {
         assert!(read_version(&mut [].as_slice()).expect("the end").is_none());
         let error = read(&mut frame(99, &[]).as_slice()).expect_err("unknown").to_string();
         assert!(error.contains("unknown type 99"), "{error}");
-    }
-
-    #[test]
-    fn a_message_of_a_batch_is_told_from_the_others() {
-        assert_eq!(message_id(&[8, 7, 16, 0, 32, 5]).expect("an id"), (7, 0, Some(5)));
-        // A field of a length, as chunked messages have one.
-        assert_eq!(message_id(&[8, 7, 50, 2, 8, 9, 32, 5]).expect("an id"), (7, 0, Some(5)));
-        message_id(&[8, 7, 50, 3, 8]).expect_err("too short");
-        message_id(&[0xff; 12]).expect_err("too long");
     }
 
     #[test]

@@ -38,15 +38,10 @@ use self::{
     pipe::{Inward, Said, Speaker},
     report::Report,
 };
-use super::workers::{self, measured};
+use super::workers::{self, measured, reading};
 use crate::{
     config::{sink::Sink, source::Source},
-    dynamodb::{
-        client,
-        item_table::ItemTables,
-        lease_table::LeaseTable,
-        streams::{self, Streams},
-    },
+    dynamodb::{client, item_table::ItemTables},
     error::{Error, Kind, Result},
     metrics::{self, health::Health, prometheus::Exporter},
     sink,
@@ -130,17 +125,7 @@ fn work_on_source(configured: Source, pipes: Pipes) -> Result<ExitCode> {
     let health = Health::default();
     let exporter = metrics::install(&health, cloudwatch.iter().map(|(accumulator, _)| Arc::new(accumulator.clone()) as _).collect())?;
     pipes.host(None, exporter, async move |speaker, stop| {
-        let ready = async {
-            let aws = client::load(&configured.aws).await?;
-            let dynamodb = client::dynamodb(&aws, configured.dynamodb_endpoint.as_deref());
-            let stream = streams::resolve_stream(&dynamodb, &configured.stream, &health).await?;
-            tracing::info!(%stream, topic = configured.topic, leases = configured.lease_table, "source");
-            let streams = client::streams(&aws, configured.streams_endpoint.as_deref());
-            let streams = Streams::new(dynamodb.clone(), streams, configured.stream.clone());
-            let leases = LeaseTable::new(dynamodb, configured.lease_table.clone()).with_billing(configured.billing);
-            Ok((aws, streams, leases))
-        };
-        let Some(ready) = stop.run_until_cancelled(ready).await else { return Ok(()) };
+        let Some(ready) = stop.run_until_cancelled(reading(&configured, &health)).await else { return Ok(()) };
         let (aws, streams, leases) = ready?;
         let publisher = FramePublisher::new(speaker);
         let working = source::run(configured.settings, Clock::start(), streams, Arc::new(leases), publisher, health.clone(), stop);

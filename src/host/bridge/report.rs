@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::metrics::names;
+use crate::metrics::{names, prometheus::series};
 
 /// User metrics and the metrics that they are. Of a counter each report has the increase, so the sum of what Pulsar collects is its total; of a gauge, the
 /// value.
@@ -30,9 +30,7 @@ impl Report {
     /// `page`: all metrics as Prometheus text.
     pub fn of(&mut self, page: &str) -> Vec<(&'static str, f64)> {
         let mut values = BTreeMap::<&str, f64>::new();
-        for line in page.lines().filter(|line| !line.starts_with('#')) {
-            let Some((series, value)) = line.rsplit_once(' ') else { continue };
-            let name = series.split('{').next().unwrap_or_default();
+        for (name, _, value) in series(page) {
             // Of a counter with labels, the sum of all.
             *values.entry(name).or_default() += value.parse::<f64>().unwrap_or(0.0);
         }

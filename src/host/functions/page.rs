@@ -7,6 +7,7 @@ use super::{
     instance::Instance,
     tally::{Class, Counts, Tally},
 };
+use crate::metrics::prometheus::{escaped, series};
 
 /// Whose series they are, in the labels that Pulsar's own instances have.
 #[derive(Debug, Clone)]
@@ -33,7 +34,6 @@ impl Labels {
             ("cluster", &instance.cluster),
             ("fqfn", &fqfn),
         ];
-        let escaped = |text: &str| text.replace('\\', r"\\").replace('"', r#"\""#).replace('\n', r"\n");
         let text: Vec<_> = labels.iter().map(|(name, value)| format!("{name}=\"{}\"", escaped(value))).collect();
         Self { prefix, text: text.join(",") }
     }
@@ -72,16 +72,6 @@ fn exceptions(prefix: &str, counts: &Counts) -> Vec<(&'static str, u64)> {
         "pulsar_sink_" => vec![("sink", sink), ("system", system + user + source)],
         _ => vec![("user", user), ("system", system), ("source", source), ("sink", sink)],
     }
-}
-
-/// The series of a page of Prometheus text: name, labels and value.
-fn series(page: &str) -> impl Iterator<Item = (&str, &str, &str)> {
-    let lines = page.lines().filter(|line| !line.starts_with('#'));
-    lines.filter_map(|line| {
-        let (series, value) = line.rsplit_once(' ')?;
-        let (name, labels) = series.split_once('{').map_or((series, ""), |(name, labels)| (name, labels.trim_end_matches('}')));
-        Some((name, labels, value))
-    })
 }
 
 /// What `functions stats` shows as `userMetrics`: every series but the buckets of histograms.

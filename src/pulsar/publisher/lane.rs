@@ -139,7 +139,8 @@ impl Lane {
                 continue;
             }
             let batch = bound.prefix(staged.iter().map(|queued| queued.bytes));
-            let attempt = self.wire.attempt(staged.range(..batch).map(|queued| &queued.message));
+            let bytes = staged.range(..batch).map(|queued| queued.bytes).sum();
+            let attempt = self.wire.attempt(staged.range(..batch).map(|queued| &queued.message), bytes);
             match self.attempts.watch(attempt).await {
                 Ok(()) => {
                     self.attempts.succeeded();
@@ -150,7 +151,7 @@ impl Lane {
                     }
                 }
                 Err(Failure::Batch(_)) if batch > 1 => {
-                    bound = Bound::half(batch, staged.range(..batch).map(|queued| queued.bytes).sum());
+                    bound = Bound::half(batch, bytes);
                 }
                 Err(Failure::Batch(error)) => self.give_back(staged.drain(..batch), &error),
                 Err(Failure::Topic(error)) => {
@@ -260,8 +261,12 @@ impl Wire {
         queue.recv().await
     }
 
-    /// Sends one batch and waits until the broker has stored it.
-    async fn attempt<'m>(&mut self, batch: impl ExactSizeIterator<Item = &'m OutboundMessage> + Clone) -> Result<(), Failure> {
+    /// Sends one batch of about so many bytes and waits until the broker has stored it.
+    async fn attempt<'m>(
+        &mut self,
+        batch: impl ExactSizeIterator<Item = &'m OutboundMessage> + Clone,
+        bytes: usize,
+    ) -> Result<(), Failure> {
         let doing = || format!("publish to topic {}", self.topic);
         let producer = match &mut self.producer {
             Some(producer) => producer,
@@ -276,7 +281,7 @@ impl Wire {
         let (compression, mut messages) = (self.options.compression, batch.clone());
         let entry = match messages.next() {
             Some(message) if self.options.batching.is_none() => Entry::alone(message, compression),
-            _ => Entry::batch(batch.clone(), batch.clone().map(size).sum(), compression),
+            _ => Entry::batch(batch.clone(), bytes, compression),
         };
         let entry = entry.map_err(|error| Failure::Call(Error::new(Kind::Fatal, doing(), error)))?;
         if !batch.clone().all(|message| message.while_held.may_send()) {

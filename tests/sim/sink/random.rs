@@ -3,21 +3,18 @@
 //! `SEED=N` repeats one schedule and prints the calls in it; `SIM_SEEDS=N` says how many schedules are run, from `SIM_FIRST` on.
 
 use std::{
-    any::Any,
     collections::BTreeMap,
-    ops::Range,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{
-        Mutex,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
     time::Duration,
 };
 
-use crate::support::sink::{
-    Effect, Message, World, delete,
-    model::{RULES, Rule},
-    poison, put, refused,
+use crate::{
+    sim::seeds::{all, repeated, text, wanted},
+    support::sink::{
+        Effect, Message, World, delete,
+        model::{RULES, Rule},
+        poison, put, refused,
+    },
 };
 
 /// Enough to see most mistakes, in a few seconds. `.ci/run` asks for more.
@@ -31,16 +28,19 @@ type Counts = BTreeMap<&'static str, u64>;
 /// K1 is checked by the table at each call, A1 by the broker at each acknowledgment, the final table against the model; M1 and Z1 on the way.
 #[test]
 fn k1_a1_m1_z1_hold_for_random_schedules_in_every_mode() {
-    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap_or_else(|_| panic!("{name} is a number")));
-    if let Some(seed) = number("SEED") {
+    if let Some(seed) = repeated() {
         let (log, result) = one(seed);
         eprintln!("{}", log.join("\n"));
         result.unwrap_or_else(|why| panic!("SEED={seed}: {why}"));
         return;
     }
-    let first = number("SIM_FIRST").unwrap_or(0);
-    let seeds = number("SIM_SEEDS").unwrap_or(SEEDS);
-    let counts = all(first..first + seeds);
+    let wanted = wanted(SEEDS);
+    let seeds = wanted.end - wanted.start;
+    let counts: Counts = all(
+        wanted,
+        |seed| one(seed).1,
+        |sum: &mut Counts, counts| counts.into_iter().for_each(|(what, times)| *sum.entry(what).or_default() += times),
+    );
     eprintln!("{seeds} schedules of the sink: {counts:?}");
     if seeds >= MANY {
         for what in [
@@ -70,37 +70,6 @@ fn a_sinks_seed_repeats_every_call() {
     }
 }
 
-/// All schedules of a range, on all cores. The first failure is told with how to repeat it.
-fn all(seeds: Range<u64>) -> Counts {
-    let (next, failed, sum) = (AtomicU64::new(seeds.start), AtomicBool::new(false), Mutex::new(Counts::new()));
-    let failures = Mutex::new(Vec::new());
-    std::thread::scope(|scope| {
-        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
-            scope.spawn(|| {
-                while !failed.load(Ordering::Relaxed) {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= seeds.end {
-                        break;
-                    }
-                    match one(seed).1 {
-                        Ok(counts) => {
-                            let mut sum = sum.lock().expect("not poisoned");
-                            counts.into_iter().for_each(|(what, times)| *sum.entry(what).or_default() += times);
-                        }
-                        Err(why) => {
-                            failed.store(true, Ordering::Relaxed);
-                            failures.lock().expect("not poisoned").push(format!("SEED={seed} {why}"));
-                        }
-                    }
-                }
-            });
-        }
-    });
-    let failures = failures.into_inner().expect("not poisoned");
-    assert!(failures.is_empty(), "{}\nRepeat one with SEED=N.", failures.join("\n\n"));
-    sum.into_inner().expect("not poisoned")
-}
-
 /// One schedule in its own runtime: the calls of the table, and how it ended.
 fn one(seed: u64) -> (Vec<String>, Result<Counts, String>) {
     // The worker's own delays come from here.
@@ -108,13 +77,8 @@ fn one(seed: u64) -> (Vec<String>, Result<Counts, String>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime");
     let world = World::new();
     let table = world.table.clone();
-    let result = catch_unwind(AssertUnwindSafe(|| runtime.block_on(schedule(seed, world)))).map_err(text);
+    let result = catch_unwind(AssertUnwindSafe(|| runtime.block_on(schedule(seed, world)))).map_err(|panic| text(&*panic));
     (table.log(), result)
-}
-
-fn text(panic: Box<dyn Any + Send>) -> String {
-    let text = panic.downcast_ref::<String>().cloned().or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-    text.unwrap_or_default()
 }
 
 /// Random messages, faults and delays; at random moments the worker is killed or stopped and another one started, or everything that is not

@@ -5,18 +5,20 @@
 mod schedule;
 
 use std::{
-    ops::Range,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        Arc,
+        atomic::{AtomicU64, Ordering},
     },
 };
 
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
 
 use self::schedule::{Outcome, schedule};
-use crate::support::source::World;
+use crate::{
+    sim::seeds::{all, repeated, text, wanted},
+    support::source::World,
+};
 
 /// Enough to see most mistakes, in a few seconds. `.ci/run` asks for more.
 const SEEDS: u64 = 100;
@@ -26,15 +28,18 @@ const MANY: u64 = 400;
 /// C1, C2, L1, L2, S1, O1 and M1 are checked on each write, read and publish; D1, G1, Z1 and H1 at the end.
 #[test]
 fn c1_c2_l1_l2_s1_o1_d1_g1_m1_z1_h1_hold_for_random_schedules() {
-    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap_or_else(|_| panic!("{name} is a number")));
-    if let Some(seed) = number("SEED") {
+    if let Some(seed) = repeated() {
         let replay = replay(seed);
         eprintln!("{}", replay.log.join("\n"));
         return replay.result.unwrap_or_else(|why| panic!("SEED={seed}: {why}"));
     }
-    let first = number("SIM_FIRST").unwrap_or(0);
-    let seeds = number("SIM_SEEDS").unwrap_or(SEEDS);
-    let outcome = all(first..first + seeds);
+    let wanted = wanted(SEEDS);
+    let seeds = wanted.end - wanted.start;
+    let reported = |seed| {
+        let (world, result) = one(seed);
+        result.map_err(|why| format!("{why}\n{}", world.map(|world| world.report()).unwrap_or_default()))
+    };
+    let outcome = all(wanted, reported, |sum: &mut Outcome, outcome| sum.add(&outcome));
     eprintln!("{seeds} schedules: {outcome:?}");
     if seeds >= MANY {
         let Outcome { kills, freezes, stops, twins, refusals, splits, takes, gaps, letters, .. } = outcome;
@@ -77,36 +82,6 @@ fn replay(seed: u64) -> Replay {
     Replay { log, result: result.map(drop) }
 }
 
-/// All schedules of a range, on all cores. The first failure is told with how to repeat it.
-fn all(seeds: Range<u64>) -> Outcome {
-    let (next, failed, sum) = (AtomicU64::new(seeds.start), AtomicBool::new(false), Mutex::new(Outcome::default()));
-    let failures = Mutex::new(Vec::new());
-    std::thread::scope(|scope| {
-        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
-            scope.spawn(|| {
-                while !failed.load(Ordering::Relaxed) {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= seeds.end {
-                        break;
-                    }
-                    let (world, result) = one(seed);
-                    match result {
-                        Ok(outcome) => sum.lock().expect("not poisoned").add(&outcome),
-                        Err(why) => {
-                            failed.store(true, Ordering::Relaxed);
-                            let report = world.map(|world| world.report()).unwrap_or_default();
-                            failures.lock().expect("not poisoned").push(format!("SEED={seed} {why}\n{report}"));
-                        }
-                    }
-                }
-            });
-        }
-    });
-    let failures = failures.into_inner().expect("not poisoned");
-    assert!(failures.is_empty(), "{}\nRepeat one with SEED=N.", failures.join("\n\n"));
-    sum.into_inner().expect("not poisoned")
-}
-
 /// One schedule, in its own runtime. The world is there for its report, unless it could not be made.
 fn one(seed: u64) -> (Option<World>, Result<Outcome, String>) {
     // Delays and nonces of the workers come from here.
@@ -117,10 +92,7 @@ fn one(seed: u64) -> (Option<World>, Result<Outcome, String>) {
     let result = catch_unwind(AssertUnwindSafe(|| {
         metrics::with_local_recorder(&gaps, || runtime.block_on(schedule(seed, &gaps, |world| made = Some(world.clone()))))
     }));
-    let result = result.unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<String>().cloned().or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-        Err(format!("panics: {}", text.unwrap_or_default()))
-    });
+    let result = result.unwrap_or_else(|panic| Err(format!("panics: {}", text(&*panic))));
     (made, result)
 }
 

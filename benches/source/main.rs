@@ -14,6 +14,7 @@ mod topic;
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, ValueEnum};
+use tokio::signal::unix::{SignalKind, signal};
 
 use self::{measure::Bench, system::System};
 
@@ -84,12 +85,27 @@ pub struct Run {
     bench: bool,
 }
 
+async fn signalled() {
+    let mut end = signal(SignalKind::terminate()).expect("a handler");
+    tokio::select! {
+        _ = end.recv() => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+}
+
 fn main() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     match Cli::parse() {
         Cli::Run(run) => {
             let bench = Bench::new(run);
-            let results = runtime.block_on(bench.run());
+            // Whoever is ended by a signal ends what it has started: dropped, a process is killed.
+            let results = runtime.block_on(async {
+                tokio::select! {
+                    results = bench.run() => Some(results),
+                    () = signalled() => None,
+                }
+            });
+            let Some(results) = results else { return ExitCode::FAILURE };
             report::write(&results, &bench.run.json);
         }
         Cli::Produce { url, topic, messages, count } => runtime.block_on(produce::produce(&url, &topic, &messages, count)),

@@ -180,7 +180,8 @@ pub enum ReadFrom {
 /// One answer of GetRecords.
 #[derive(Debug, Clone, Default)]
 pub struct Page {
-    /// The exact JSON text of each record, as the service sent it: its attribute order is part of the output (`source/convert.rs`).
+    /// The exact text of each record, as the service sent it: its attribute order is part of the output (`source/convert`). A part of an
+    /// answer that was read as JSON: it is UTF-8, and well formed.
     pub records: Vec<Bytes>,
     /// `None`: the shard is closed and this page is its last. The last page may carry records.
     pub next_iterator: Option<String>,

@@ -71,7 +71,7 @@ impl Places {
                 let mut command = Command::new(self.pulsar_home.join("bin/pulsar-admin"));
                 command.args(["sources", "localrun", "--broker-service-url", &self.broker.url, "--source-config-file"]).arg(&file);
                 command.arg("--archive").arg(self.nar.as_ref().expect("--nar is given"));
-                Process::start(&mut command, &log, Some("JavaInstanceMain"))
+                Process::start(&mut command, &log, Some("functions.LocalRunner"))
             }
             System::Bare => unreachable!("a producer is no source"),
         }

@@ -18,7 +18,7 @@ use aws_smithy_runtime_api::{
     shared::IntoShared,
 };
 use aws_smithy_types::{body::SdkBody, byte_stream::ByteStream};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -199,6 +199,9 @@ fn read_page(body: &Bytes) -> Result<Page, serde_json::Error> {
 
 // === the text of a page ===
 
+/// Room that an answer's own word for its length gets before it is there: a page's 1 MB of data is up to twice that as text.
+const MOST_BYTES: usize = 2 * 1024 * 1024;
+
 tokio::task_local! {
     /// Set around a GetRecords call: takes the body of its answer. The SDK polls its HTTP client within the caller's task.
     static PAGE: RefCell<Option<Bytes>>;
@@ -228,9 +231,14 @@ impl HttpConnector for KeepPage {
             let mut answer = answer.await?;
             let wanted = PAGE.try_with(|_| ()).is_ok() && answer.status().is_success();
             if wanted {
-                let body = ByteStream::new(mem::replace(answer.body_mut(), SdkBody::taken()));
-                let body = body.collect().await.map_err(|error| ConnectorError::io(error.into()))?.into_bytes();
-                PAGE.with(|page| page.replace(Some(body)));
+                let length = answer.headers().get("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
+                let mut body = ByteStream::new(mem::replace(answer.body_mut(), SdkBody::taken()));
+                // Piece by piece: the SDK's own way keeps all pieces until it has joined them, twice the page.
+                let mut text = BytesMut::with_capacity(usize::min(length, MOST_BYTES));
+                while let Some(piece) = body.try_next().await.map_err(|error| ConnectorError::io(error.into()))? {
+                    text.extend_from_slice(&piece);
+                }
+                PAGE.with(|page| page.replace(Some(text.freeze())));
                 *answer.body_mut() = SdkBody::from("{}");
             }
             Ok(answer)

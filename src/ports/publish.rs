@@ -1,6 +1,6 @@
 //! The seam to the topics that are published to.
 
-use std::{fmt, future::Future, sync::Arc};
+use std::{borrow::Cow, fmt, future::Future, sync::Arc};
 
 use tokio::sync::oneshot;
 
@@ -16,7 +16,7 @@ pub struct OutboundMessage {
     pub key_is_base64: bool,
     pub ordering_key: Option<Vec<u8>>,
     pub payload: Vec<u8>,
-    pub properties: Vec<(String, String)>,
+    pub properties: Vec<(Cow<'static, str>, String)>,
     /// Epoch milliseconds.
     pub event_time: Option<u64>,
     pub while_held: WhileHeld,

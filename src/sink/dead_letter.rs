@@ -143,7 +143,7 @@ pub fn copy(origin: Origin, poison: &Poison) -> OutboundMessage {
         key_is_base64: message.key_is_base64,
         ordering_key: message.ordering_key.clone(),
         payload: message.payload.to_vec(),
-        properties: kept.chain(added).collect(),
+        properties: kept.chain(added).map(|(name, value)| (name.into(), value)).collect(),
         event_time: message.event_time,
         ..OutboundMessage::default()
     }
@@ -193,7 +193,7 @@ mod tests {
             ("dlq.timestamp", "2026-01-01T00:00:00Z"),
             ("dlq.connector", "t/n/s-0"),
         ];
-        assert_eq!(copy.properties, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        assert_eq!(copy.properties, expected.map(|(name, value)| (name.into(), value.to_owned())));
         assert_eq!((copy.key.as_deref(), copy.key_is_base64, copy.ordering_key), (Some("k"), true, Some(vec![1])));
         assert_eq!((copy.payload.as_slice(), copy.event_time), (&b"{"[..], Some(10)));
     }

@@ -140,7 +140,8 @@ pub fn dead_letter(case: Case, sender: Sender, message: OutboundMessage, content
         ("originTopic", message.topic.as_deref().unwrap_or_default()),
         ("connector", sender.worker),
     ];
-    let story = story.into_iter().filter(|(_, value)| !value.is_empty()).map(|(name, value)| (format!("{PREFIX}{name}"), value.to_owned()));
+    let story =
+        story.into_iter().filter(|(_, value)| !value.is_empty()).map(|(name, value)| (format!("{PREFIX}{name}").into(), value.to_owned()));
     let properties = message.properties.into_iter().chain(story).collect();
     OutboundMessage { topic: Some(sender.topic.clone()), properties, ..message }
 }

@@ -182,7 +182,7 @@ async fn hand_on<P: Publisher>(
 /// Hands one record on as a message, or as one that cannot be published.
 async fn publish<P: Publisher>(
     text: &Bytes,
-    mut record: Record,
+    mut record: Record<'_>,
     shard: &ShardId,
     shape: &Shape,
     window: &mut Window<P>,
@@ -249,7 +249,7 @@ fn unreadable(shard: &ShardId, record: &[u8], error: &Error) -> Result<(Outbound
 
 /// The record as DynamoDB sent it.
 fn raw(record: &[u8], of: &Source, event_name: &str) -> OutboundMessage {
-    let mut properties = vec![("SEQUENCE_NUMBER".to_owned(), of.sequence.to_string())];
+    let mut properties = vec![("SEQUENCE_NUMBER".into(), of.sequence.to_string())];
     if !event_name.is_empty() {
         properties.push(("EVENT_NAME".into(), event_name.to_owned()));
     }

@@ -2,7 +2,7 @@
 
 pub mod schemas;
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{borrow::Cow, collections::BTreeMap, fs, path::Path};
 
 use pulsar_io_dynamodb::{
     ports::ShardId,
@@ -14,7 +14,7 @@ use serde::Deserialize;
 struct Golden {
     record: String,
     key: String,
-    properties: BTreeMap<String, String>,
+    properties: BTreeMap<Cow<'static, str>, String>,
     payload: String,
 }
 

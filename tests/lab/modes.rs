@@ -25,7 +25,7 @@ async fn publish(lab: &Lab, topic: &str, messages: &[(&str, &[(&str, &str)])]) {
     let client = connect(&settings, &Health::default()).await.expect("Pulsar answers");
     let (publisher, lanes) = TopicPublisher::open(client, Some(topic), Options::default(), Health::default()).await.expect("a publisher");
     for (payload, properties) in messages {
-        let properties = properties.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let properties = properties.iter().map(|(name, value)| ((*name).to_owned().into(), (*value).to_owned())).collect();
         let message = OutboundMessage { payload: payload.as_bytes().to_vec(), properties, ..OutboundMessage::default() };
         publisher.publish(message).await.expect("accepted").stored().await.expect("stored");
     }

@@ -2,6 +2,7 @@
 //! for is left out, and told.
 
 use std::{
+    borrow::Cow,
     io,
     sync::{
         Arc,
@@ -78,7 +79,7 @@ impl MakeWriter<'_> for Sender {
 
 /// Publishes lines until `stop` is cancelled, and then for a moment what is left. A topic that cannot be written to is none of the worker's troubles: it is
 /// told on standard error.
-pub async fn publish(mut lines: Lines, topic: String, pulsar: Settings, whose: Vec<(String, String)>, stop: CancellationToken) {
+pub async fn publish(mut lines: Lines, topic: String, pulsar: Settings, whose: Vec<(Cow<'static, str>, String)>, stop: CancellationToken) {
     let publishing = async {
         let health = Health::default();
         let client = connect(&pulsar, &health).await?;
@@ -102,7 +103,7 @@ pub async fn publish(mut lines: Lines, topic: String, pulsar: Settings, whose: V
 }
 
 impl Lines {
-    async fn pass_on(&mut self, publisher: &impl Publisher, whose: &[(String, String)], stop: &CancellationToken) -> Result<()> {
+    async fn pass_on(&mut self, publisher: &impl Publisher, whose: &[(Cow<'static, str>, String)], stop: &CancellationToken) -> Result<()> {
         let message = |payload| OutboundMessage { payload, properties: whose.to_vec(), ..OutboundMessage::default() };
         loop {
             let line = tokio::select! {
@@ -123,8 +124,8 @@ impl Lines {
 }
 
 /// The properties that tell whose line it is, as Pulsar's own instances have them.
-pub fn whose(instance: &Instance) -> Vec<(String, String)> {
-    [("fqn", instance.full_name()), ("instance", instance.id.to_string())].map(|(name, value)| (name.to_owned(), value)).into()
+pub fn whose(instance: &Instance) -> Vec<(Cow<'static, str>, String)> {
+    [("fqn", instance.full_name()), ("instance", instance.id.to_string())].map(|(name, value)| (name.into(), value)).into()
 }
 
 #[cfg(test)]

@@ -10,14 +10,12 @@
 use std::io::{self, Write};
 
 use ::pulsar::message::proto::{BaseCommand, CommandSend, CompressionType, KeyValue, MessageMetadata, base_command::Type};
-use crc::{CRC_32_ISCSI, Crc, Table};
+use crc32c::{crc32c, crc32c_append};
 use prost::Message;
 
 use super::Compression;
 use crate::ports::OutboundMessage;
 
-/// In the library it is the slow kind, half a gigabyte a second.
-static CRC_32C: Crc<u32, Table<16>> = Crc::<u32, Table<16>>::new(&CRC_32_ISCSI);
 const MAGIC: [u8; 2] = [0x0e, 0x01];
 
 /// The content, and what the metadata says of it.
@@ -56,7 +54,7 @@ impl Entry {
     /// A message with its key in the entry's own metadata.
     pub fn alone(message: &OutboundMessage, compression: Compression) -> io::Result<Self> {
         let about = MessageMetadata {
-            properties: message.properties.iter().map(|(key, value)| KeyValue { key: key.clone(), value: value.clone() }).collect(),
+            properties: message.properties.iter().map(|(key, value)| KeyValue { key: key.to_string(), value: value.clone() }).collect(),
             partition_key: message.key.clone(),
             partition_key_b64_encoded: message.key.is_some().then_some(message.key_is_base64),
             ordering_key: message.ordering_key.clone(),
@@ -84,10 +82,7 @@ impl Entry {
         };
         let metadata = metadata.encode_to_vec();
         let metadata = [&size(&metadata)[..], &metadata].concat();
-        let mut digest = CRC_32C.digest();
-        digest.update(&metadata);
-        digest.update(&self.content);
-        let checksum = digest.finalize().to_be_bytes();
+        let checksum = crc32c_append(crc32c(&metadata), &self.content).to_be_bytes();
         let command = [&size(&command)[..], &command, &MAGIC, &checksum, &metadata].concat();
         let total = u32::try_from(command.len() + self.content.len()).unwrap_or(u32::MAX).to_be_bytes();
         ([&total[..], &command].concat(), &self.content)
@@ -193,7 +188,7 @@ mod tests {
                 key_is_base64,
                 ordering_key,
                 event_time,
-                properties,
+                properties: properties.into_iter().map(|(name, value)| (name.into(), value)).collect(),
                 payload,
                 ..Default::default()
             },
@@ -204,7 +199,7 @@ mod tests {
     /// The same by the generated types.
     fn expected(message: &OutboundMessage) -> Vec<u8> {
         let about = SingleMessageMetadata {
-            properties: message.properties.iter().cloned().map(|(key, value)| KeyValue { key, value }).collect(),
+            properties: message.properties.iter().cloned().map(|(key, value)| KeyValue { key: key.into(), value }).collect(),
             partition_key: message.key.clone(),
             payload_size: i32::try_from(message.payload.len()).expect("small"),
             event_time: message.event_time,

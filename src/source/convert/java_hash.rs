@@ -3,7 +3,12 @@
 
 /// `String.hashCode`, spread as `HashMap.hash` does.
 pub(super) fn java_hash(name: &[u8]) -> u32 {
-    let hash = utf16(name).fold(0u32, |hash, unit| hash.wrapping_mul(31).wrapping_add(u32::from(unit)));
+    let hash = |hash: u32, unit: u32| hash.wrapping_mul(31).wrapping_add(unit);
+    let hash = if name.is_ascii() {
+        name.iter().fold(0, |sum, byte| hash(sum, u32::from(*byte)))
+    } else {
+        utf16(name).fold(0, |sum, unit| hash(sum, u32::from(unit)))
+    };
     hash ^ (hash >> 16)
 }
 

@@ -21,15 +21,17 @@ pub(super) fn may_crowd(hashes: impl ExactSizeIterator<Item = u32> + Clone) -> b
     if hashes.len() <= LIST {
         return false;
     }
-    // The table has 16 buckets for the first 12 entries and 32 for the first 24, or more.
-    [(16, 12), (32, 24), (TREES_FROM, usize::MAX)].into_iter().any(|(buckets, entries)| {
+    let crowded = |buckets, entries| {
         let mut counts = [0u8; TREES_FROM];
         hashes.clone().take(entries).any(|hash| {
             let count = &mut counts[bucket(hash, buckets)];
             *count += 1;
             usize::from(*count) > LIST
         })
-    })
+    };
+    // The table has 16 buckets for the first 12 entries and 32 for the first 24, or more. A bucket of a larger table is a part of one of a smaller table.
+    crowded(16, usize::MAX)
+        && [(16, 12), (32, 24), (TREES_FROM, usize::MAX)].into_iter().any(|(buckets, entries)| crowded(buckets, entries))
 }
 
 /// The order of iteration after these were inserted in their order.

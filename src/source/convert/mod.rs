@@ -40,39 +40,39 @@ pub enum Order {
 }
 
 /// A record that was read.
-pub struct Record {
+pub struct Record<'r> {
     pub event_id: String,
     /// INSERT, MODIFY or REMOVE; passed on unchanged, whatever it is.
     pub event_name: String,
     pub sequence_number: SequenceNumber,
     /// When DynamoDB made the change, to the second. Epoch milliseconds.
     pub created_at: Option<i64>,
-    members: RecordMembers,
+    members: RecordMembers<'r>,
 }
 
-impl fmt::Debug for Record {
+impl fmt::Debug for Record<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Record({} {} {})", self.event_name, self.event_id, self.sequence_number)
     }
 }
 
 /// A record is what the Java connector would write of it.
-impl PartialEq for Record {
+impl PartialEq for Record<'_> {
     fn eq(&self, other: &Self) -> bool {
         self.event() == other.event()
     }
 }
 
-impl Record {
-    /// Reads the JSON text of one record, as GetRecords sent it.
+impl<'r> Record<'r> {
+    /// Reads the JSON text of one record, as GetRecords sent it in a page that is JSON as a whole.
     ///
     /// Fails with [`Kind::Poison`] where the text is not a record: not JSON, a member of a wrong type, or no event id, event name or
     /// sequence number.
-    pub fn read(record: &[u8], order: Order) -> Result<Self> {
+    pub fn read(record: &'r [u8], order: Order) -> Result<Self> {
         let poison = |why: &dyn fmt::Display| Error::new(Kind::Poison, "convert a stream record", why);
         let members = RecordMembers::read(record, order).map_err(|error| poison(&error))?;
         let missing = |name| poison(&format_args!("it has no {name}"));
-        let plain = |text: &Option<Text>, name| text.as_ref().map(Text::plain).ok_or_else(|| missing(name));
+        let plain = |text: &Option<Text<'_>>, name| text.as_ref().map(Text::plain).ok_or_else(|| missing(name));
         Ok(Self {
             sequence_number: SequenceNumber::parse(&plain(&members.dynamodb.sequence_number, "SequenceNumber")?)?,
             event_id: plain(&members.event_id, "eventID")?,
@@ -95,8 +95,8 @@ impl Record {
     fn write(&self, images: bool) -> Vec<u8> {
         let members = &self.members;
         let change = &members.dynamodb;
-        let [new_image, old_image] = [&change.new_image, &change.old_image].map(|image| image.as_ref().filter(|_| images));
-        let bytes = [change.keys.as_ref(), new_image, old_image].into_iter().flatten().map(Vec::len).sum::<usize>();
+        let [new_image, old_image] = [change.new_image(), change.old_image()].map(|image| image.filter(|_| images));
+        let bytes = [change.keys(), new_image, old_image].into_iter().flatten().map(<[u8]>::len).sum::<usize>();
         let mut out = Vec::with_capacity(bytes + 512);
         let mut top = Members::open(&mut out);
         if let Some(identity) = &members.user_identity {
@@ -113,7 +113,7 @@ impl Record {
         if members.has_dynamodb {
             let mut inner = Members::open(top.name("dynamodb"));
             inner.number("ApproximateCreationDateTime", change.created_at);
-            inner.json("Keys", change.keys.as_ref());
+            inner.json("Keys", change.keys());
             inner.json("NewImage", new_image);
             inner.json("OldImage", old_image);
             inner.text("SequenceNumber", &change.sequence_number);

@@ -1,6 +1,6 @@
 //! The text of a record, in one pass: each member is written as JSON while it is read.
 
-use std::{borrow::Cow, cmp::Ordering, fmt, ops::Range};
+use std::{cmp::Ordering, fmt, ops::Range};
 
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
@@ -11,46 +11,69 @@ use super::{
     write::{Text, write_string},
 };
 
-/// What a record says, each member already written as JSON.
+/// What a record says. Texts are those of the record as far as they can be; what is to be written is written already.
 #[derive(Default)]
-pub(super) struct RecordMembers {
-    pub(super) user_identity: Option<UserIdentity>,
-    pub(super) event_id: Option<Text>,
-    pub(super) event_name: Option<Text>,
-    pub(super) event_version: Option<Text>,
-    pub(super) event_source: Option<Text>,
-    pub(super) aws_region: Option<Text>,
-    pub(super) dynamodb: Change,
+pub(super) struct RecordMembers<'r> {
+    pub(super) user_identity: Option<UserIdentity<'r>>,
+    pub(super) event_id: Option<Text<'r>>,
+    pub(super) event_name: Option<Text<'r>>,
+    pub(super) event_version: Option<Text<'r>>,
+    pub(super) event_source: Option<Text<'r>>,
+    pub(super) aws_region: Option<Text<'r>>,
+    pub(super) dynamodb: Change<'r>,
     pub(super) has_dynamodb: bool,
 }
 
 #[derive(Default)]
-pub(super) struct UserIdentity {
-    pub(super) principal_id: Option<Text>,
-    pub(super) kind: Option<Text>,
+pub(super) struct UserIdentity<'r> {
+    pub(super) principal_id: Option<Text<'r>>,
+    pub(super) kind: Option<Text<'r>>,
 }
 
 #[derive(Default)]
-pub(super) struct Change {
+pub(super) struct Change<'r> {
     pub(super) created_at: Option<i64>,
-    pub(super) keys: Option<Vec<u8>>,
-    pub(super) new_image: Option<Vec<u8>>,
-    pub(super) old_image: Option<Vec<u8>>,
-    pub(super) sequence_number: Option<Text>,
+    keys: Option<Range<usize>>,
+    new_image: Option<Range<usize>>,
+    old_image: Option<Range<usize>>,
+    pub(super) sequence_number: Option<Text<'r>>,
     pub(super) size_bytes: Option<i64>,
-    pub(super) stream_view_type: Option<Text>,
+    pub(super) stream_view_type: Option<Text<'r>>,
+    items: Items<'r>,
+}
+
+/// The items of a record as JSON, one behind the other in one buffer.
+#[derive(Default)]
+struct Items<'r> {
+    out: Vec<u8>,
+    /// The attributes of the maps that are being written, the innermost one's last.
+    entries: Vec<Entry<'r>>,
     order: Order,
 }
 
-impl RecordMembers {
+impl<'r> RecordMembers<'r> {
     /// Reads a whole record; absent and null members stay `None`, unknown ones are left out.
-    pub(super) fn read(record: &[u8], order: Order) -> serde_json::Result<Self> {
-        let text = std::str::from_utf8(record).map_err(serde_json::Error::custom)?;
-        let mut members = Self { dynamodb: Change { order, ..Change::default() }, ..Self::default() };
-        let mut json = serde_json::Deserializer::from_str(text);
+    pub(super) fn read(record: &'r [u8], order: Order) -> serde_json::Result<Self> {
+        let items = Items { out: Vec::with_capacity(record.len()), entries: Vec::new(), order };
+        let mut members = Self { dynamodb: Change { items, ..Change::default() }, ..Self::default() };
+        let mut json = serde_json::Deserializer::from_slice(record);
         Object(&mut members).deserialize(&mut json)?;
         json.end()?;
         Ok(members)
+    }
+}
+
+impl Change<'_> {
+    pub(super) fn keys(&self) -> Option<&[u8]> {
+        self.keys.clone().map(|at| &self.items.out[at])
+    }
+
+    pub(super) fn new_image(&self) -> Option<&[u8]> {
+        self.new_image.clone().map(|at| &self.items.out[at])
+    }
+
+    pub(super) fn old_image(&self) -> Option<&[u8]> {
+        self.old_image.clone().map(|at| &self.items.out[at])
     }
 }
 
@@ -77,14 +100,14 @@ impl<'de, T: ReadMember<'de>> Visitor<'de> for Object<'_, T> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<(), A::Error> {
-        while let Some(name) = object.next_key_seed(NameSeed)? {
-            self.0.member(&name, &mut object)?;
+        while let Some(name) = object.next_key_seed(StringSeed)? {
+            self.0.member(name.bytes(), &mut object)?;
         }
         Ok(())
     }
 }
 
-impl<'de> ReadMember<'de> for RecordMembers {
+impl<'de> ReadMember<'de> for RecordMembers<'de> {
     fn member<A: MapAccess<'de>>(&mut self, name: &[u8], object: &mut A) -> Result<(), A::Error> {
         match name {
             b"eventID" => self.event_id = object.next_value_seed(OrNull(StringSeed))?,
@@ -104,7 +127,7 @@ impl<'de> ReadMember<'de> for RecordMembers {
     }
 }
 
-impl<'de> ReadMember<'de> for UserIdentity {
+impl<'de> ReadMember<'de> for UserIdentity<'de> {
     fn member<A: MapAccess<'de>>(&mut self, name: &[u8], object: &mut A) -> Result<(), A::Error> {
         match name {
             b"PrincipalId" => self.principal_id = object.next_value_seed(OrNull(StringSeed))?,
@@ -115,13 +138,13 @@ impl<'de> ReadMember<'de> for UserIdentity {
     }
 }
 
-impl<'de> ReadMember<'de> for Change {
+impl<'de> ReadMember<'de> for Change<'de> {
     fn member<A: MapAccess<'de>>(&mut self, name: &[u8], object: &mut A) -> Result<(), A::Error> {
         match name {
             b"ApproximateCreationDateTime" => self.created_at = object.next_value::<Option<f64>>()?.map(whole_milliseconds),
-            b"Keys" => self.keys = object.next_value_seed(OrNull(Attributes(self.order)))?,
-            b"NewImage" => self.new_image = object.next_value_seed(OrNull(Attributes(self.order)))?,
-            b"OldImage" => self.old_image = object.next_value_seed(OrNull(Attributes(self.order)))?,
+            b"Keys" => self.keys = object.next_value_seed(OrNull(Attributes(&mut self.items)))?,
+            b"NewImage" => self.new_image = object.next_value_seed(OrNull(Attributes(&mut self.items)))?,
+            b"OldImage" => self.old_image = object.next_value_seed(OrNull(Attributes(&mut self.items)))?,
             b"SequenceNumber" => self.sequence_number = object.next_value_seed(OrNull(StringSeed))?,
             b"SizeBytes" => self.size_bytes = object.next_value()?,
             b"StreamViewType" => self.stream_view_type = object.next_value_seed(OrNull(StringSeed))?,
@@ -168,69 +191,44 @@ impl<'de, S: DeserializeSeed<'de>> Visitor<'de> for OrNull<S> {
     }
 }
 
+/// A string, in the text as it stands where it has no escapes: nearly every one, and so costs no memory. A record has dozens.
 struct StringSeed;
 
 impl<'de> DeserializeSeed<'de> for StringSeed {
-    type Value = Text;
+    type Value = Text<'de>;
 
     // As bytes: serde_json refuses a lone surrogate in a `str`, but DynamoDB can hold one.
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Text, D::Error> {
-        deserializer.deserialize_bytes(self)
-    }
-}
-
-impl<'de> Visitor<'de> for StringSeed {
-    type Value = Text;
-
-    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str("a string")
-    }
-
-    fn visit_bytes<E>(self, text: &[u8]) -> Result<Text, E> {
-        Ok(Text(text.to_vec()))
-    }
-}
-
-/// A member's name. Nearly every one is a part of the text as it stands, and so costs no memory: an item has dozens.
-struct NameSeed;
-
-impl<'de> DeserializeSeed<'de> for NameSeed {
-    type Value = Cow<'de, [u8]>;
-
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
         deserializer.deserialize_bytes(self)
     }
 }
 
-impl<'de> Visitor<'de> for NameSeed {
-    type Value = Cow<'de, [u8]>;
+impl<'de> Visitor<'de> for StringSeed {
+    type Value = Text<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str("a name")
+        f.write_str("a string")
     }
 
     fn visit_borrowed_bytes<E>(self, text: &'de [u8]) -> Result<Self::Value, E> {
-        Ok(Cow::Borrowed(text))
+        Ok(Text::AsItStands(text))
     }
 
     fn visit_bytes<E>(self, text: &[u8]) -> Result<Self::Value, E> {
-        Ok(Cow::Owned(text.to_vec()))
+        Ok(Text::Unescaped(text.to_vec()))
     }
 }
 
-/// What an item has at first room for, written: most need no more.
-const ITEM_BYTES: usize = 512;
+/// A map of attributes. Where it is written in the buffer.
+struct Attributes<'i, 'r>(&'i mut Items<'r>);
 
-/// A map of attributes.
-struct Attributes(Order);
+impl<'de> DeserializeSeed<'de> for Attributes<'_, 'de> {
+    type Value = Range<usize>;
 
-impl<'de> DeserializeSeed<'de> for Attributes {
-    type Value = Vec<u8>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Vec<u8>, D::Error> {
-        let mut out = Vec::with_capacity(ITEM_BYTES);
-        Written { out: &mut out, what: What::Map, order: self.0 }.deserialize(deserializer)?;
-        Ok(out)
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        let start = self.0.out.len();
+        Written { items: &mut *self.0, what: What::Map }.deserialize(deserializer)?;
+        Ok(start..self.0.out.len())
     }
 }
 
@@ -249,13 +247,12 @@ enum What {
     Bool,
 }
 
-struct Written<'o> {
-    out: &'o mut Vec<u8>,
+struct Written<'i, 'r> {
+    items: &'i mut Items<'r>,
     what: What,
-    order: Order,
 }
 
-impl<'de> DeserializeSeed<'de> for Written<'_> {
+impl<'de> DeserializeSeed<'de> for Written<'_, 'de> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -268,7 +265,7 @@ impl<'de> DeserializeSeed<'de> for Written<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Written<'_> {
+impl<'de> Visitor<'de> for Written<'_, 'de> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
@@ -283,122 +280,137 @@ impl<'de> Visitor<'de> for Written<'_> {
     }
 
     fn visit_bool<E>(self, value: bool) -> Result<(), E> {
-        self.out.extend_from_slice(if value { b"true" } else { b"false" });
+        self.items.out.extend_from_slice(if value { b"true" } else { b"false" });
+        Ok(())
+    }
+
+    fn visit_borrowed_bytes<E>(self, text: &'de [u8]) -> Result<(), E> {
+        Text::AsItStands(text).write(&mut self.items.out);
         Ok(())
     }
 
     fn visit_bytes<E>(self, text: &[u8]) -> Result<(), E> {
-        write_string(text, self.out);
+        write_string(text, &mut self.items.out);
         Ok(())
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
         let what = if matches!(self.what, What::Strings) { What::String } else { What::Value };
-        let start = self.out.len();
-        self.out.push(b'[');
-        while list.next_element_seed(Written { out: self.out, what, order: self.order })?.is_some() {
-            self.out.push(b',');
+        let start = self.items.out.len();
+        self.items.out.push(b'[');
+        while list.next_element_seed(Written { items: &mut *self.items, what })?.is_some() {
+            self.items.out.push(b',');
         }
-        if self.out.len() > start + 1 {
-            self.out.pop();
+        if self.items.out.len() > start + 1 {
+            self.items.out.pop();
         }
-        self.out.push(b']');
+        self.items.out.push(b']');
         Ok(())
     }
 
     fn visit_map<A: MapAccess<'de>>(self, object: A) -> Result<(), A::Error> {
         match self.what {
-            What::Map => write_map(object, self.out, self.order),
-            _ => write_value(object, self.out, self.order),
+            What::Map => self.items.map(object),
+            _ => self.items.value(object),
         }
     }
 }
 
-fn write_value<'de, A: MapAccess<'de>>(mut object: A, out: &mut Vec<u8>, order: Order) -> Result<(), A::Error> {
-    let start = out.len();
-    out.push(b'{');
-    while let Some(tag) = object.next_key_seed(NameSeed)? {
-        let what = match tag.as_ref() {
-            b"S" | b"N" | b"B" => What::String,
-            b"SS" | b"NS" | b"BS" => What::Strings,
-            b"BOOL" | b"NULL" => What::Bool,
-            b"M" => What::Map,
-            b"L" => What::List,
-            _ => {
-                object.next_value::<IgnoredAny>()?;
-                continue;
-            }
-        };
-        let before = out.len();
-        if before > start + 1 {
-            out.push(b',');
-        }
-        write_string(&tag, out);
-        out.push(b':');
-        if object.next_value_seed(OrNull(Written { out, what, order }))?.is_none() {
-            out.truncate(before);
-        }
-    }
-    out.push(b'}');
-    Ok(())
-}
-
-/// One attribute as it was written.
-struct Entry<'n> {
+/// One attribute as it was written: where, from the start of its map.
+#[derive(Default)]
+struct Entry<'r> {
     hash: u32,
-    name: Cow<'n, [u8]>,
+    name: Text<'r>,
     text: Range<usize>,
 }
 
-fn write_map<'de, A: MapAccess<'de>>(mut object: A, out: &mut Vec<u8>, order: Order) -> Result<(), A::Error> {
-    let start = out.len();
-    let mut entries: Vec<Entry> = Vec::new();
-    while let Some(name) = object.next_key_seed(NameSeed)? {
-        let entry = out.len();
-        out.push(b',');
-        write_string(&name, out);
-        out.push(b':');
-        if object.next_value_seed(OrNull(Written { out, what: What::Value, order }))?.is_none() {
-            return Err(A::Error::custom(format_args!("attribute {:?} is null", String::from_utf8_lossy(&name))));
+impl<'r> Items<'r> {
+    fn value<A: MapAccess<'r>>(&mut self, mut object: A) -> Result<(), A::Error> {
+        let start = self.out.len();
+        self.out.push(b'{');
+        while let Some(tag) = object.next_key_seed(StringSeed)? {
+            let what = match tag.bytes() {
+                b"S" | b"N" | b"B" => What::String,
+                b"SS" | b"NS" | b"BS" => What::Strings,
+                b"BOOL" | b"NULL" => What::Bool,
+                b"M" => What::Map,
+                b"L" => What::List,
+                _ => {
+                    object.next_value::<IgnoredAny>()?;
+                    continue;
+                }
+            };
+            let before = self.out.len();
+            if before > start + 1 {
+                self.out.push(b',');
+            }
+            tag.write(&mut self.out);
+            self.out.push(b':');
+            if object.next_value_seed(OrNull(Written { items: &mut *self, what }))?.is_none() {
+                self.out.truncate(before);
+            }
         }
-        let text = entry - start..out.len() - start;
-        entries.push(match order {
-            Order::Compat => Entry { hash: java_hash(&name), name, text },
-            Order::Sorted => Entry { hash: 0, name, text },
-        });
+        self.out.push(b'}');
+        Ok(())
     }
-    let sorted = match order {
-        Order::Compat => java_order(&entries),
-        Order::Sorted => by(&entries, |a, b| a.name.cmp(&b.name)),
-    };
-    if let Some(sorted) = sorted {
-        let unsorted = out.split_off(start);
-        sorted.into_iter().for_each(|entry| out.extend_from_slice(&unsorted[entries[entry].text.clone()]));
+
+    fn map<A: MapAccess<'r>>(&mut self, mut object: A) -> Result<(), A::Error> {
+        let (start, first) = (self.out.len(), self.entries.len());
+        while let Some(name) = object.next_key_seed(StringSeed)? {
+            let entry = self.out.len();
+            self.out.push(b',');
+            name.write(&mut self.out);
+            self.out.push(b':');
+            if object.next_value_seed(OrNull(Written { items: &mut *self, what: What::Value }))?.is_none() {
+                return Err(A::Error::custom(format_args!("attribute {:?} is null", String::from_utf8_lossy(name.bytes()))));
+            }
+            let hash = match self.order {
+                Order::Compat => java_hash(name.bytes()),
+                Order::Sorted => 0,
+            };
+            self.entries.push(Entry { hash, name, text: entry - start..self.out.len() - start });
+        }
+        let entries = &mut self.entries[first..];
+        let moved = match self.order {
+            Order::Compat => java_order(entries),
+            Order::Sorted => sort(entries, |a, b| a.name.bytes().cmp(b.name.bytes())),
+        };
+        if moved {
+            let end = self.out.len();
+            entries.iter().for_each(|entry| self.out.extend_from_within(start + entry.text.start..start + entry.text.end));
+            self.out.copy_within(end.., start);
+            self.out.truncate(end);
+        }
+        self.entries.truncate(first);
+        match self.out.get_mut(start) {
+            Some(first_comma) => *first_comma = b'{',
+            None => self.out.push(b'{'),
+        }
+        self.out.push(b'}');
+        Ok(())
     }
-    match out.get_mut(start) {
-        Some(first_comma) => *first_comma = b'{',
-        None => out.push(b'{'),
-    }
-    out.push(b'}');
-    Ok(())
 }
 
-/// The order of a Java `HashMap` after these were inserted; `None` where they are in it.
-fn java_order(entries: &[Entry]) -> Option<Vec<usize>> {
-    let hashes = entries.iter().map(|entry| entry.hash);
-    if java_map::may_crowd(hashes) {
-        let keys: Vec<_> = entries.iter().map(|entry| (entry.hash, &entry.name[..])).collect();
-        return Some(java_map::order(&keys));
+/// Brings attributes into the order of a Java `HashMap` into which they were inserted. Whether any has moved.
+fn java_order(entries: &mut [Entry]) -> bool {
+    if java_map::may_crowd(entries.iter().map(|entry| entry.hash)) {
+        let keys: Vec<_> = entries.iter().map(|entry| (entry.hash, entry.name.bytes())).collect();
+        let mut ranks = vec![0; keys.len()];
+        java_map::order(&keys).into_iter().enumerate().for_each(|(rank, entry)| ranks[entry] = rank);
+        let mut ranked: Vec<_> = ranks.into_iter().zip(entries.iter_mut().map(std::mem::take)).collect();
+        ranked.sort_by_key(|(rank, _)| *rank);
+        ranked.into_iter().zip(entries).for_each(|((_, entry), place)| *place = entry);
+        return true;
     }
     let mask = java_buckets(entries.len()) - 1;
-    by(entries, |a, b| (a.hash & mask).cmp(&(b.hash & mask)))
+    sort(entries, |a, b| (a.hash & mask).cmp(&(b.hash & mask)))
 }
 
-fn by(entries: &[Entry], rank: impl Fn(&Entry, &Entry) -> Ordering) -> Option<Vec<usize>> {
+/// Sorts what is not sorted. Whether any has moved.
+fn sort(entries: &mut [Entry], rank: impl Fn(&Entry, &Entry) -> Ordering) -> bool {
     if entries.is_sorted_by(|a, b| rank(a, b).is_le()) {
-        return None;
+        return false;
     }
-    let mut order: Vec<usize> = (0..entries.len()).collect();
-    order.sort_by(|a, b| rank(&entries[*a], &entries[*b]));
-    Some(order)
+    entries.sort_by(rank);
+    true
 }

@@ -78,7 +78,7 @@ impl Shape {
     pub fn message(&self, record: &Record, shard: &ShardId) -> Result<OutboundMessage> {
         let key = match self.key {
             MessageKey::EventId => record.event_id.clone(),
-            MessageKey::ItemKey => item_key(record.members.dynamodb.keys.as_deref())?,
+            MessageKey::ItemKey => item_key(record.members.dynamodb.keys())?,
         };
         let payload = match self.format {
             _ if self.tombstones && record.event_name == "REMOVE" => Vec::new(),
@@ -101,9 +101,9 @@ impl Shape {
 
     fn item(&self, record: &Record) -> Result<Vec<u8>> {
         let change = &record.members.dynamodb;
-        let image = if record.event_name == "REMOVE" { &change.old_image } else { &change.new_image };
+        let image = if record.event_name == "REMOVE" { change.old_image() } else { change.new_image() };
         let poison = |why: &dyn fmt::Display| Error::new(Kind::Poison, "write the item of a stream record as plain JSON", why);
-        let item = image.as_ref().or(change.keys.as_ref()).ok_or_else(|| poison(&"it has neither an image nor Keys"))?;
+        let item = image.or(change.keys()).ok_or_else(|| poison(&"it has neither an image nor Keys"))?;
         plain(item).map_err(|error| poison(&error))
     }
 }
@@ -166,7 +166,8 @@ mod tests {
     const RECORD: &str = r#"{"eventID":"e1","eventName":"NAME","dynamodb":{"ApproximateCreationDateTime":1700000000,"Keys":{"sk":{"N":"1.0"},"pk":{"S":"a"}},"NewImage":{"pk":{"S":"a"},"n":{"N":"2"}},"OldImage":{"pk":{"S":"a"}},"SequenceNumber":"42"}}"#;
 
     fn message(shape: &Shape, name: &str) -> OutboundMessage {
-        let record = Record::read(RECORD.replace("NAME", name).as_bytes(), shape.order).expect("a record");
+        let text = RECORD.replace("NAME", name);
+        let record = Record::read(text.as_bytes(), shape.order).expect("a record");
         shape.message(&record, &ShardId::new("shard-1")).expect("a message")
     }
 
@@ -207,7 +208,7 @@ mod tests {
             ("SHARD_ID", "shard-1"),
             ("EVENT_ID", "e1"),
         ];
-        assert_eq!(message.properties[2..], extra.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        assert_eq!(message.properties[2..], extra.map(|(name, value)| (name.into(), value.to_owned())));
     }
 
     #[test]
@@ -216,7 +217,8 @@ mod tests {
         let text = |shape: &Shape, name: &str| String::from_utf8(message(shape, name).payload).expect("UTF-8");
         assert_eq!(text(&plain, "INSERT"), r#"{"pk":"a","n":2}"#);
         assert_eq!(text(&plain, "REMOVE"), r#"{"pk":"a"}"#);
-        let keys_only = Record::read(RECORD.replace("NewImage", "None").as_bytes(), Order::Compat).expect("a record");
+        let keys_only = RECORD.replace("NewImage", "None");
+        let keys_only = Record::read(keys_only.as_bytes(), Order::Compat).expect("a record");
         assert_eq!(plain.item(&keys_only).expect("the key"), br#"{"sk":1.0,"pk":"a"}"#);
     }
 

@@ -1,5 +1,7 @@
 //! JSON as the Java connector's Jackson writes it.
 
+use std::io::Write;
+
 /// Writes an object's members; absent ones are left out, as Jackson does for this class.
 pub(super) struct Members<'o> {
     out: &'o mut Vec<u8>,
@@ -19,21 +21,22 @@ impl<'o> Members<'o> {
         self.out
     }
 
-    pub(super) fn json(&mut self, name: &str, value: Option<&Vec<u8>>) {
+    pub(super) fn json(&mut self, name: &str, value: Option<&[u8]>) {
         if let Some(json) = value {
             self.name(name).extend_from_slice(json);
         }
     }
 
     pub(super) fn text(&mut self, name: &str, value: &Option<Text>) {
-        if let Some(Text(text)) = value {
-            write_string(text, self.name(name));
+        if let Some(text) = value {
+            text.write(self.name(name));
         }
     }
 
     pub(super) fn number(&mut self, name: &str, value: Option<i64>) {
         if let Some(number) = value {
-            self.name(name).extend_from_slice(number.to_string().as_bytes());
+            // A vector takes all that is written.
+            let _ = write!(self.name(name), "{number}");
         }
     }
 
@@ -46,20 +49,54 @@ impl<'o> Members<'o> {
 }
 
 /// A string as serde_json gives it in bytes: UTF-8, but lone surrogates stay, as three bytes of WTF-8.
-#[derive(Debug)]
-pub(super) struct Text(pub(super) Vec<u8>);
+#[derive(Debug, Clone)]
+pub(super) enum Text<'r> {
+    /// A part of the record's text that has no escape in it, and so needs none: a page's text is UTF-8 and JSON
+    /// ([`Page`](crate::ports::Page)), which has quotes, backslashes, control characters and surrogates in escapes only.
+    AsItStands(&'r [u8]),
+    Unescaped(Vec<u8>),
+}
 
-impl Text {
+impl Default for Text<'_> {
+    fn default() -> Self {
+        Self::AsItStands(&[])
+    }
+}
+
+impl Text<'_> {
+    pub(super) fn bytes(&self) -> &[u8] {
+        match self {
+            Self::AsItStands(text) => text,
+            Self::Unescaped(text) => text,
+        }
+    }
+
+    /// With Jackson's escapes.
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::AsItStands(text) => {
+                debug_assert!(is_plain(text) || std::str::from_utf8(text).is_ok_and(|text| !text.contains(is_escaped)));
+                out.push(b'"');
+                out.extend_from_slice(text);
+                out.push(b'"');
+            }
+            Self::Unescaped(text) => write_string(text, out),
+        }
+    }
+
     pub(super) fn plain(&self) -> String {
-        if is_plain(&self.0)
-            && let Ok(text) = std::str::from_utf8(&self.0)
-        {
+        if let Ok(text) = std::str::from_utf8(self.bytes()) {
             return text.to_owned();
         }
-        let mut utf8 = Vec::with_capacity(self.0.len());
-        without_lone_surrogates(&self.0, |part| utf8.extend_from_slice(part));
+        let mut utf8 = Vec::with_capacity(self.bytes().len());
+        without_lone_surrogates(self.bytes(), |part| utf8.extend_from_slice(part));
         String::from_utf8_lossy(&utf8).into_owned()
     }
+}
+
+/// What JSON has in escapes only.
+fn is_escaped(character: char) -> bool {
+    character < ' ' || character == '"' || character == '\\'
 }
 
 /// Hands out the text in parts, with `?` for each lone surrogate, which is what Java's UTF-8 encoder makes of it.

@@ -2,7 +2,7 @@
 
 mod generate;
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use pulsar_io_dynamodb::{
@@ -38,7 +38,7 @@ fn r16_a_thousand_generated_records_become_the_java_connectors_bytes() {
             String::from_utf8_lossy(&value)
         );
         assert_eq!(ours.key, Some(text_of("key")), "SEED={seed}, record {number}: {text}");
-        let properties: BTreeMap<String, String> = serde_json::from_value(theirs["properties"].clone()).expect("texts");
+        let properties: BTreeMap<Cow<'static, str>, String> = serde_json::from_value(theirs["properties"].clone()).expect("texts");
         assert_eq!(ours.properties.into_iter().collect::<BTreeMap<_, _>>(), properties, "SEED={seed}, record {number}: {text}");
     }
     println!("{RECORDS} records compared: {:?}", generator.seen);

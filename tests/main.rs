@@ -5,5 +5,6 @@ mod contract;
 mod golden;
 mod lab;
 mod proof;
+mod round_trip;
 mod sim;
 mod support;

@@ -28,7 +28,10 @@ use super::{
 use crate::{
     dynamodb::client,
     error::Result,
-    pulsar::inbox::{self, Subscription},
+    pulsar::{
+        inbox::{self, Subscription},
+        partitions::LOOK_EVERY,
+    },
     sink::Settings,
 };
 
@@ -257,6 +260,7 @@ pub fn check(document: &Document, environment: &BTreeMap<String, String>) -> Res
             },
             consumer_name: worker_id(&tenant, &namespace, &name, 0),
             receiver_queue: u32::try_from(keys.max_buffered_messages.min(1_000)).unwrap_or(1_000),
+            look_every: LOOK_EVERY,
         },
         dead_letter_topic,
     })

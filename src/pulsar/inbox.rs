@@ -13,13 +13,19 @@ use std::{
 use ::pulsar::{Consumer, ConsumerOptions, SubType, TokioExecutor, consumer, message::proto::MessageIdData};
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt};
-use tokio::task::JoinHandle;
+use tokio::{
+    sync::mpsc,
+    task::{JoinHandle, JoinSet},
+};
 
 use crate::{
     error::{Error, Kind, Result},
     metrics::health::Health,
     ports::{EntryId, InboundMessage, Inbox},
-    pulsar::client::{Attempts, Client, classify},
+    pulsar::{
+        client::{Attempts, Client, classify},
+        partitions,
+    },
 };
 
 /// How the messages of a subscription are shared out among its consumers.
@@ -49,6 +55,8 @@ pub struct Subscription {
     pub consumer_name: String,
     /// Messages that the client may hold, over all topic partitions; `MIN_QUEUE` for each at least.
     pub receiver_queue: u32,
+    /// How often each topic is asked for partitions that were added.
+    pub look_every: Duration,
 }
 
 /// A smaller queue would make the broker wait for the client after each few messages.
@@ -58,7 +66,14 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// One consumer for each partition of each topic of a subscription.
 pub struct TopicInbox {
+    client: Client,
+    health: Health,
+    /// For partitions that are added: what was published to one before it is found is to be received too.
+    later: Arc<Subscription>,
     partitions: Vec<Partition>,
+    /// Names of partitions that were added, from a task for each topic.
+    added: mpsc::Receiver<Vec<String>>,
+    _looking: JoinSet<()>,
     /// Which partition is asked first, so that a busy one does not starve the others.
     turn: usize,
 }
@@ -87,10 +102,13 @@ struct Session {
 }
 
 impl TopicInbox {
-    /// Finds all partitions (waiting until a broker answers) and starts to subscribe. Partitions added later are found at the next start.
+    /// Finds all partitions (waiting until a broker answers) and starts to subscribe. Partitions that are added later are found within
+    /// `look_every`, and read from their beginning.
     pub async fn open(client: Client, subscription: Subscription, health: Health) -> Result<Self> {
         let mut attempts = Attempts::new("receive", health.clone());
         let mut partitions = Vec::new();
+        let (sender, added) = mpsc::channel(1);
+        let mut looking = JoinSet::new();
         for topic in &subscription.topics {
             let found = loop {
                 match attempts.watch(client.lookup_partitioned_topic(topic)).await {
@@ -98,6 +116,7 @@ impl TopicInbox {
                     Err(error) => attempts.failed(classify(format!("look up topic {topic}"), &error)).await?,
                 }
             };
+            looking.spawn(look(client.clone(), topic.clone(), found.len(), subscription.look_every, sender.clone()));
             partitions.extend(found.into_iter().map(|(partition, _)| partition));
         }
         attempts.succeeded();
@@ -105,10 +124,15 @@ impl TopicInbox {
         let subscription = Arc::new(Subscription { receiver_queue: share.max(MIN_QUEUE), ..subscription });
         let subscribe = |partition: String| Partition::new(client.clone(), subscription.clone(), partition.into(), health.clone());
         let partitions = partitions.into_iter().map(subscribe).collect();
-        Ok(Self { partitions, turn: 0 })
+        let later = Arc::new(Subscription { initial_position: InitialPosition::Earliest, ..(*subscription).clone() });
+        Ok(Self { client, health, later, partitions, added, _looking: looking, turn: 0 })
     }
 
     fn poll_receive(&mut self, context: &mut Context<'_>) -> Poll<Result<InboundMessage>> {
+        while let Poll::Ready(Some(names)) = self.added.poll_recv(context) {
+            let subscribe = |name: String| Partition::new(self.client.clone(), self.later.clone(), name.into(), self.health.clone());
+            self.partitions.extend(names.into_iter().map(subscribe));
+        }
         let count = self.partitions.len();
         for step in 0..count {
             let at = (self.turn + step) % count;
@@ -118,6 +142,17 @@ impl TopicInbox {
             }
         }
         Poll::Pending
+    }
+}
+
+/// Tells of each topic's new partitions until nobody listens.
+async fn look(client: Client, topic: String, mut known: usize, every: Duration, found: mpsc::Sender<Vec<String>>) {
+    loop {
+        let names = partitions::added(&client, &topic, known, every).await;
+        known += names.len();
+        if found.send(names).await.is_err() {
+            return;
+        }
     }
 }
 

@@ -5,6 +5,7 @@ mod connection;
 pub mod handshake;
 pub mod inbox;
 pub mod message_id;
+pub mod partitions;
 pub mod publisher;
 pub mod schema;
 

@@ -22,7 +22,7 @@ mod batch;
 mod coalesce;
 mod dead_letter;
 pub mod decode;
-mod map;
+pub mod map;
 pub mod mode;
 mod order;
 mod pace;

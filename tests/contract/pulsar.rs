@@ -8,10 +8,13 @@ use pulsar_io_dynamodb::{
     pulsar::{
         client::{Client, Settings, connect},
         inbox::{InitialPosition, Subscription, SubscriptionType, TopicInbox},
+        partitions::LOOK_EVERY,
         publisher::{Options, TopicPublisher},
     },
 };
 use tokio::sync::{RwLock, RwLockReadGuard};
+
+use super::publisher::admin;
 
 /// Whoever works with the broker reads this; whoever restarts it writes.
 pub static BROKER: RwLock<()> = RwLock::const_new(());
@@ -41,15 +44,20 @@ pub fn message(key: &str, text: &str) -> OutboundMessage {
 }
 
 pub async fn inbox(client: &Client, topic: &str, receiver_queue: u32) -> TopicInbox {
-    let subscription = Subscription {
+    let subscription = Subscription { receiver_queue, ..subscription(topic) };
+    TopicInbox::open(client.clone(), subscription, Health::default()).await.expect("subscribed")
+}
+
+fn subscription(topic: &str) -> Subscription {
+    Subscription {
         topics: vec![topic.into()],
         name: "contract".into(),
         kind: SubscriptionType::Failover,
         initial_position: InitialPosition::Earliest,
         consumer_name: "contract".into(),
-        receiver_queue,
-    };
-    TopicInbox::open(client.clone(), subscription, Health::default()).await.expect("subscribed")
+        receiver_queue: 1_000,
+        look_every: LOOK_EVERY,
+    }
 }
 
 pub async fn next(inbox: &mut TopicInbox) -> InboundMessage {
@@ -113,4 +121,32 @@ async fn acknowledgements_get_out_before_the_close_and_nothing_else_does_a1() {
     assert!(!acked.contains(&next.entry), "{:?} was acknowledged and came again", next.entry);
     assert_eq!((next.entry.ledger, next.entry.entry, next.batch_index), (last_acked.ledger, last_acked.entry + 1, 0), "nothing is skipped");
     second.close().await.expect("closed");
+}
+
+#[tokio::test]
+async fn partitions_that_are_added_are_published_to_and_read_from_their_beginning() {
+    let Some((client, topic, _guard)) = broker("more-partitions").await else { return };
+    admin("PUT", &topic, "/partitions", "1").await;
+    let look_every = Duration::from_millis(100);
+    let options = Options { look_every, ..Options::default() };
+    let (publisher, lanes) = TopicPublisher::open(client.clone(), Some(&topic), options, Health::default()).await.expect("a publisher");
+    let subscription = Subscription { look_every, ..subscription(&topic) };
+    let mut inbox = TopicInbox::open(client, subscription, Health::default()).await.expect("subscribed");
+    admin("POST", &topic, "/partitions", "3").await;
+    // Each message is received before the next is published, so one in a new partition waits for the inbox to find it.
+    let mut partitions = BTreeSet::new();
+    let mut number = 0;
+    while partitions.len() < 3 {
+        assert!(number < 10_000, "only {partitions:?} are used");
+        number += 1;
+        let key = number.to_string();
+        publisher.publish(message(&key, "x")).await.expect("accepted").stored().await.expect("stored");
+        let received = next(&mut inbox).await;
+        assert_eq!(received.key.as_deref(), Some(&*key));
+        inbox.ack(&received.entry).expect("a partition of its own");
+        partitions.insert(received.entry.topic);
+    }
+    inbox.close().await.expect("closed");
+    drop(publisher);
+    lanes.finished().await;
 }

@@ -11,14 +11,14 @@ use pulsar_io_dynamodb::{
 use serde::Deserialize;
 
 #[derive(Deserialize)]
-struct Golden {
-    record: String,
-    key: String,
-    properties: BTreeMap<Cow<'static, str>, String>,
-    payload: String,
+pub struct Golden {
+    pub record: String,
+    pub key: String,
+    pub properties: BTreeMap<Cow<'static, str>, String>,
+    pub payload: String,
 }
 
-fn golden(name: &str) -> Vec<Golden> {
+pub fn golden(name: &str) -> Vec<Golden> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/data").join(name);
     let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     text.lines().map(|line| serde_json::from_str(line).expect(line)).collect()

@@ -24,20 +24,20 @@ use super::{
 };
 
 /// A virtual machine for each command, and a small machine.
-const PATIENCE: Duration = Duration::from_secs(120);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Pulsar's functions worker, with its tools.
-struct Functions<'l> {
-    lab: &'l Lab,
+pub struct Functions<'l> {
+    pub lab: &'l Lab,
     home: PathBuf,
     /// `127.0.0.1:port`
     address: String,
     /// Without symbols: each start downloads it.
-    program: PathBuf,
+    pub program: PathBuf,
 }
 
 impl<'l> Functions<'l> {
-    async fn new(lab: &'l Lab) -> Self {
+    pub async fn new(lab: &'l Lab) -> Self {
         let variable = |name: &str| env::var(name).unwrap_or_else(|_| panic!("{name} is not set: scripts/parts run --functions"));
         let address = variable("PULSAR_HTTP_URL").trim_start_matches("http://").to_owned();
         // Files there may be named by URL.
@@ -48,7 +48,7 @@ impl<'l> Functions<'l> {
     }
 
     /// Runs `pulsar-admin`, and fails as it does.
-    async fn admin(&self, arguments: &[&str]) -> String {
+    pub async fn admin(&self, arguments: &[&str]) -> String {
         let output = self.command(arguments).output().await.expect("pulsar-admin runs");
         let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
         assert!(output.status.success(), "{arguments:?}: {text}");
@@ -71,7 +71,12 @@ impl<'l> Functions<'l> {
 
     /// The status once `wanted` holds for it.
     async fn status(&self, name: &str, wanted: impl Fn(&Value) -> bool) -> Value {
-        let path = format!("/admin/v3/functions/public/default/{name}/status");
+        self.status_of("functions", name, wanted).await
+    }
+
+    /// The same of `functions`, `sources` or `sinks`.
+    pub async fn status_of(&self, kind: &str, name: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let path = format!("/admin/v3/{kind}/public/default/{name}/status");
         eventually(&format!("the status of {name}"), PATIENCE, async || {
             serde_json::from_str::<Value>(&self.get(&path).await?).ok().filter(&wanted)
         })
@@ -79,14 +84,14 @@ impl<'l> Functions<'l> {
     }
 
     /// What a configuration needs to reach DynamoDB Local, with more keys.
-    fn config(&self, more: Value) -> String {
+    pub fn config(&self, more: Value) -> String {
         let endpoint = &self.lab.dynamodb_endpoint;
         let mut config = json!({"awsRegion": "us-east-1", "awsEndpoint": endpoint, "awsAccessKey": self.lab.access_key, "awsSecretKey": "${AWS_SECRET}"});
         config.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
         config.to_string()
     }
 
-    fn source_config(&self, table: &Table, more: Value) -> String {
+    pub fn source_config(&self, table: &Table, more: Value) -> String {
         let mut keys = json!({
             "awsDynamodbStreamArn": format!("table:{}", table.name), "dynamoEndpoint": self.lab.dynamodb_endpoint,
             "applicationName": format!("leases-{}", self.lab.unique), "initialPositionInStream": "TRIM_HORIZON", "checkpointInterval": 500
@@ -116,12 +121,12 @@ impl<'l> Functions<'l> {
     }
 }
 
-fn item(number: usize) -> Item {
+pub fn item(number: usize) -> Item {
     Item::from([("pk".into(), AttributeValue::S(format!("item-{number}"))), ("sk".into(), AttributeValue::N(number.to_string()))])
 }
 
 /// The sum of a number over all instances.
-fn sum(status: &Value, number: &str) -> u64 {
+pub fn sum(status: &Value, number: &str) -> u64 {
     status["instances"].as_array().expect("instances").iter().map(|instance| instance["status"][number].as_u64().unwrap_or_default()).sum()
 }
 

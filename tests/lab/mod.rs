@@ -11,6 +11,7 @@ mod functions;
 mod kill;
 mod leases;
 mod modes;
+mod nar;
 mod poison;
 mod rebalance;
 mod schemas;

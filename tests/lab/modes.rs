@@ -15,7 +15,7 @@ use super::{
     Lab,
     connector::{Connector, sink_config},
     eventually, lab,
-    table::Table,
+    table::{Table, client},
     topic::Topic,
 };
 
@@ -156,4 +156,39 @@ async fn insert_delete_and_transact() {
     assert_eq!(items.len(), 50);
     assert!(items.iter().any(|item| item.contains(r#""n": "N(\"59\")""#)), "the last of a key wins");
     assert!(transacted.sink.stop().await.success());
+}
+
+/// Tables are chosen by the message, and made where there is none; a name that is not allowed is a dead letter and makes nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_are_chosen_by_the_message_and_made_where_there_is_none() {
+    let Some(lab) = lab("routes").await else { return };
+    let (prefix, topic) = (format!("orders-{}", lab.unique), format!("persistent://public/default/routes-{}", lab.unique));
+    let messages: [(&str, &[(&str, &str)]); 4] = [
+        (r#"{"pk":"a","sk":1,"text":"north"}"#, &[("region", "north")]),
+        (r#"{"pk":"a","sk":1,"text":"south"}"#, &[("region", "south")]),
+        (r#"{"pk":"a","sk":1,"text":"nowhere"}"#, &[("region", "nowhere")]),
+        (r#"{"pk":"b","sk":2,"text":"north"}"#, &[("region", "north")]),
+    ];
+    publish(&lab, &topic, &messages).await;
+    let dead = format!("{topic}-dead");
+    let table = format!("{prefix}-${{property.region}}");
+    let config = sink_config(&topic, &prefix, &format!("deadLetterTopic: {dead}"));
+    let config = config.replace(&format!("tableName: {prefix}"), &format!("tableName: \"{table}\""));
+    let configs = format!("  allowedTables: [{prefix}-north, {prefix}-south]\n  autoCreate: true\n  keySchema: [\"pk:S\", \"sk:N\"]\n");
+    let mut sink = Connector::start_as(&lab, "sink", "routes", &format!("{config}{configs}"));
+    let acked = async || (sink.metric("dynamodb_sink_entries_acked_total").await == 4).then_some(());
+    eventually("all messages are acknowledged", Duration::from_secs(60), acked).await;
+    assert!(sink.stop().await.success());
+
+    let texts = async |region: &str| {
+        let table = Table { client: client(&lab), name: format!("{prefix}-{region}") };
+        table.items().await.into_values().collect::<Vec<_>>()
+    };
+    let (north, south) = (texts("north").await, texts("south").await);
+    assert!(north.len() == 2 && north.iter().all(|item| item.contains("north")), "{north:?}");
+    assert!(south.len() == 1 && south[0].contains("south"), "{south:?}");
+    let letter = Topic::from_start(&lab, &dead).await.next().await;
+    assert_eq!(letter.json["text"].as_str(), Some("nowhere"));
+    let tables = client(&lab).list_tables().send().await.expect("listed").table_names.unwrap_or_default();
+    assert!(!tables.iter().any(|name| name.ends_with("nowhere")), "{tables:?}");
 }

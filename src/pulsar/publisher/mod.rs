@@ -10,7 +10,7 @@ mod producer;
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Weak,
         atomic::{AtomicUsize, Ordering},
     },
 };
@@ -19,6 +19,7 @@ use tokio::{
     sync::{OnceCell, Semaphore},
     task::JoinSet,
 };
+use tokio_util::task::AbortOnDropHandle;
 
 use self::lane::LaneFront;
 pub use self::options::{Batching, Compression, DEFAULT_MAX_MESSAGE_SIZE, Options};
@@ -26,7 +27,10 @@ use crate::{
     error::{Error, Kind, Result},
     metrics::health::Health,
     ports::{OutboundMessage, Publisher, Receipt, Refusal},
-    pulsar::client::{Attempts, Client, classify},
+    pulsar::{
+        client::{Attempts, Client, classify},
+        partitions,
+    },
 };
 
 /// Queued and unanswered bytes, over all lanes (M1).
@@ -39,21 +43,58 @@ const MAX_TOPICS: usize = 64;
 pub struct TopicPublisher(Arc<Shared>);
 
 struct Shared {
-    client: Client,
-    options: Options,
-    health: Health,
+    workshop: Workshop,
     /// Where messages go that name no topic.
     own: Option<Topic>,
     others: Mutex<HashMap<Arc<str>, Arc<OnceCell<Topic>>>>,
     room: Arc<Semaphore>,
-    tasks: Arc<Mutex<JoinSet<()>>>,
 }
 
 struct Topic {
     name: Arc<str>,
-    lanes: Vec<LaneFront>,
+    /// One at least. They become more when the topic gets partitions.
+    lanes: Arc<RwLock<Vec<Arc<LaneFront>>>>,
     /// For messages without a key.
     next_lane: AtomicUsize,
+    _growing: AbortOnDropHandle<()>,
+}
+
+/// What makes a lane.
+#[derive(Clone)]
+struct Workshop {
+    client: Client,
+    options: Options,
+    health: Health,
+    tasks: Arc<Mutex<JoinSet<()>>>,
+}
+
+impl Workshop {
+    /// Starts a lane for each partition.
+    fn lanes(&self, partitions: Vec<String>) -> Vec<Arc<LaneFront>> {
+        let mut tasks = lock(&self.tasks);
+        let lanes = partitions.into_iter().map(|partition| {
+            let attempts = Attempts::new(format!("publish to {partition}"), self.health.clone());
+            let (front, lane) = lane::new(self.client.clone(), partition, &self.options, attempts);
+            tasks.spawn(lane);
+            Arc::new(front)
+        });
+        lanes.collect()
+    }
+
+    /// Adds a lane for each partition that the topic gets, for as long as somebody publishes to it.
+    async fn grow(self, topic: Arc<str>, lanes: Weak<RwLock<Vec<Arc<LaneFront>>>>) {
+        let known = |lanes: &Weak<RwLock<Vec<_>>>| Some(read(&*lanes.upgrade()?).len());
+        while let Some(known) = known(&lanes) {
+            let partitions = partitions::added(&self.client, &topic, known, self.options.look_every).await;
+            let Some(lanes) = lanes.upgrade() else { return };
+            let more = self.lanes(partitions);
+            lanes.write().unwrap_or_else(PoisonError::into_inner).extend(more);
+        }
+    }
+}
+
+fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The tasks behind a [`TopicPublisher`]: they end once all its clones are dropped.
@@ -69,18 +110,11 @@ impl Lanes {
 
 impl TopicPublisher {
     /// A publisher whose messages go to `topic` unless they name another one. Finds that topic's partitions first, waiting until a broker answers.
-    /// Partitions added later get no messages until the next start.
+    /// Partitions that are added later are found within [`Options::look_every`]; from then on, a key's messages may go to another one.
     pub async fn open(client: Client, topic: Option<&str>, options: Options, health: Health) -> Result<(Self, Lanes)> {
         let tasks = Arc::<Mutex<JoinSet<()>>>::default();
-        let mut shared = Shared {
-            client,
-            options,
-            health,
-            own: None,
-            others: Mutex::default(),
-            room: Arc::new(Semaphore::new(QUEUE_BYTES)),
-            tasks: tasks.clone(),
-        };
+        let workshop = Workshop { client, options, health, tasks: tasks.clone() };
+        let mut shared = Shared { workshop, own: None, others: Mutex::default(), room: Arc::new(Semaphore::new(QUEUE_BYTES)) };
         if let Some(topic) = topic {
             shared.own = Some(Box::pin(shared.open(topic.into())).await?);
         }
@@ -91,29 +125,28 @@ impl TopicPublisher {
 impl Shared {
     /// Finds the topic's partitions and starts a lane for each.
     async fn open(&self, name: Arc<str>) -> Result<Topic> {
-        let mut attempts = Attempts::new(format!("publish to {name}"), self.health.clone());
+        let workshop = &self.workshop;
+        let mut attempts = Attempts::new(format!("publish to {name}"), workshop.health.clone());
         let partitions = loop {
-            match attempts.watch(self.client.lookup_partitioned_topic(&*name)).await {
+            match attempts.watch(workshop.client.lookup_partitioned_topic(&*name)).await {
                 Ok(partitions) => break partitions,
                 Err(error) => attempts.failed(classify(format!("look up topic {name}"), &error)).await?,
             }
         };
         attempts.succeeded();
-        let mut tasks = lock(&self.tasks);
-        let lanes = partitions.into_iter().map(|(partition, _)| {
-            let attempts = Attempts::new(format!("publish to {partition}"), self.health.clone());
-            let (front, lane) = lane::new(self.client.clone(), partition, &self.options, attempts);
-            tasks.spawn(lane);
-            front
-        });
-        Ok(Topic { name, lanes: lanes.collect(), next_lane: AtomicUsize::new(0) })
+        let lanes = Arc::new(RwLock::new(workshop.lanes(partitions.into_iter().map(|(partition, _)| partition).collect())));
+        let growing = tokio::spawn(workshop.clone().grow(name.clone(), Arc::downgrade(&lanes)));
+        Ok(Topic { name, lanes, next_lane: AtomicUsize::new(0), _growing: AbortOnDropHandle::new(growing) })
     }
 
     /// Sends a message to its lane once there is room.
     async fn send(&self, topic: &Topic, mut message: OutboundMessage) -> Result<Receipt, Refusal> {
         let bytes = lane::size(&message);
-        if bytes > self.options.max_message_size {
-            let why = format!("the message has {bytes} bytes, and the broker takes {} (its maxMessageSize)", self.options.max_message_size);
+        if bytes > self.workshop.options.max_message_size {
+            let why = format!(
+                "the message has {bytes} bytes, and the broker takes {} (its maxMessageSize)",
+                self.workshop.options.max_message_size
+            );
             let error = Error::new(Kind::TooLarge, format!("publish to topic {}", topic.name), why);
             message.topic.get_or_insert_with(|| topic.name.clone());
             return Err(Refusal { error, message: Some(Box::new(message)) });
@@ -150,12 +183,13 @@ impl Publisher for TopicPublisher {
 }
 
 impl Topic {
-    fn lane(&self, message: &OutboundMessage) -> &LaneFront {
+    fn lane(&self, message: &OutboundMessage) -> Arc<LaneFront> {
         let at = match &message.key {
             Some(key) => java_string_hash(key) as usize,
             None => self.next_lane.fetch_add(1, Ordering::Relaxed),
         };
-        &self.lanes[at % self.lanes.len()]
+        let lanes = read(&self.lanes);
+        lanes[at % lanes.len()].clone()
     }
 }
 

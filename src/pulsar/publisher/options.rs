@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::pulsar::partitions::LOOK_EVERY;
+
 /// Pulsar's default `maxMessageSize`.
 pub const DEFAULT_MAX_MESSAGE_SIZE: usize = 5 * 1024 * 1024;
 
@@ -15,6 +17,8 @@ pub struct Options {
     pub compression: Compression,
     /// Messages accepted and not answered, for each topic partition.
     pub max_pending: usize,
+    /// How often each topic is asked for partitions that were added.
+    pub look_every: Duration,
 }
 
 impl Default for Options {
@@ -24,6 +28,7 @@ impl Default for Options {
             batching: Some(Batching::default()),
             compression: Compression::default(),
             max_pending: 3_000,
+            look_every: LOOK_EVERY,
         }
     }
 }

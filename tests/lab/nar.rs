@@ -1,6 +1,6 @@
 //! The archive that Pulsar runs as a source and as a sink, by the commands that people have for the Java connector's.
 
-use std::{env, fs, path::PathBuf};
+use std::{env, fs};
 
 use aws_sdk_dynamodb::types::StreamViewType;
 use serde_json::{Value, json};
@@ -14,14 +14,14 @@ use super::{
 };
 
 /// The archive with this build's executable, made by the command that README has.
-async fn archive(functions: &Functions<'_>) -> PathBuf {
+async fn archive(functions: &Functions<'_>) -> String {
     let file = functions.program.with_extension("nar");
     let machine = if env::consts::ARCH == "aarch64" { "arm64" } else { "amd64" };
     let executable = format!("{machine}={}", functions.program.display());
     let mut build = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/nar/build"));
     let output = build.arg("--output").arg(&file).arg(executable).output().await.expect("nar/build runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    file
+    file.to_str().expect("text").to_owned()
 }
 
 /// The native processes under the instances of a connector.
@@ -40,8 +40,7 @@ fn natives(name: &str) -> Vec<u32> {
 async fn d1_z1_h1_a_source_and_a_sink_run_from_the_archive_survive_a_kill_and_leave_nothing_behind() {
     let Some(lab) = lab("nar").await else { return };
     let functions = Functions::new(&lab).await;
-    let archive = archive(&functions).await;
-    let archive = archive.to_str().expect("text");
+    let archive = &*archive(&functions).await;
     let orders = Table::create(&lab, "orders", Some(StreamViewType::NewAndOldImages)).await;
     let copy = Table::create(&lab, "copy", None).await;
     let name = |what: &str| format!("{what}-{}", lab.unique);
@@ -117,8 +116,7 @@ async fn d1_z1_h1_a_source_and_a_sink_run_from_the_archive_survive_a_kill_and_le
 async fn h1_what_is_wrong_with_a_source_from_the_archive_is_in_its_log_and_an_update_heals_it() {
     let Some(lab) = lab("nar-wrong").await else { return };
     let functions = Functions::new(&lab).await;
-    let archive = archive(&functions).await;
-    let archive = archive.to_str().expect("text");
+    let archive = &*archive(&functions).await;
     let orders = Table::create(&lab, "orders", Some(StreamViewType::NewAndOldImages)).await;
     let (name, topic) = (format!("nar-wrong-{}", lab.unique), format!("nar-wrong-changes-{}", lab.unique));
     orders.put(item(1)).await;

@@ -83,8 +83,7 @@ impl Workshop {
 
     /// Adds a lane for each partition that the topic gets, for as long as somebody publishes to it.
     async fn grow(self, topic: Arc<str>, lanes: Weak<RwLock<Vec<Arc<LaneFront>>>>) {
-        let known = |lanes: &Weak<RwLock<Vec<_>>>| Some(read(&*lanes.upgrade()?).len());
-        while let Some(known) = known(&lanes) {
+        while let Some(known) = lanes.upgrade().map(|lanes| read(&lanes).len()) {
             let partitions = partitions::added(&self.client, &topic, known, self.options.look_every).await;
             let Some(lanes) = lanes.upgrade() else { return };
             let more = self.lanes(partitions);

@@ -395,11 +395,9 @@ impl<'r> Items<'r> {
 fn java_order(entries: &mut [Entry]) -> bool {
     if java_map::may_crowd(entries.iter().map(|entry| entry.hash)) {
         let keys: Vec<_> = entries.iter().map(|entry| (entry.hash, entry.name.bytes())).collect();
-        let mut ranks = vec![0; keys.len()];
-        java_map::order(&keys).into_iter().enumerate().for_each(|(rank, entry)| ranks[entry] = rank);
-        let mut ranked: Vec<_> = ranks.into_iter().zip(entries.iter_mut().map(std::mem::take)).collect();
-        ranked.sort_by_key(|(rank, _)| *rank);
-        ranked.into_iter().zip(entries).for_each(|((_, entry), place)| *place = entry);
+        let order = java_map::order(&keys);
+        let sorted: Vec<_> = order.into_iter().map(|at| std::mem::take(&mut entries[at])).collect();
+        sorted.into_iter().zip(entries).for_each(|(entry, place)| *place = entry);
         return true;
     }
     let mask = java_buckets(entries.len()) - 1;

@@ -49,7 +49,7 @@ impl<'o> Members<'o> {
 }
 
 /// A string as serde_json gives it in bytes: UTF-8, but lone surrogates stay, as three bytes of WTF-8.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) enum Text<'r> {
     /// A part of the record's text that has no escape in it, and so needs none: a page's text is UTF-8 and JSON
     /// ([`Page`](crate::ports::Page)), which has quotes, backslashes, control characters and surrogates in escapes only.

@@ -1,6 +1,7 @@
 //! The source's benchmark: ours, the Java connector and a bare Pulsar producer, on the same records and the same Pulsar, one after the other in
 //! each round. `benches/source/run` sets up what it needs; README tells what came out.
 
+mod many;
 mod measure;
 mod process;
 mod produce;
@@ -33,6 +34,8 @@ pub enum Part {
     Start,
     /// kill -9 in a catch-up, and a start at once.
     Kill,
+    /// Thousands of shards in one worker, and their rollover. Only ours, and only where it is asked for.
+    Many,
 }
 
 #[derive(Parser)]
@@ -56,6 +59,9 @@ pub struct Run {
     systems: Vec<System>,
     #[arg(long, default_value_t = 4)]
     shards: usize,
+    /// Shards for many.
+    #[arg(long, default_value_t = 10_000)]
+    many: usize,
     /// In each shard, for catch-up and kill.
     #[arg(long, default_value_t = 100_000)]
     records: u64,

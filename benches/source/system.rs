@@ -47,6 +47,11 @@ pub struct Places {
 impl Places {
     /// Starts a source of a stand-in's stream into a topic, both by a name that is its own.
     pub fn source(&self, system: System, name: &str, stand_in: &StandIn, checkpoint_millis: u64) -> Process {
+        self.source_with(system, name, stand_in, checkpoint_millis, &[])
+    }
+
+    /// The same with lines of configuration more.
+    pub fn source_with(&self, system: System, name: &str, stand_in: &StandIn, checkpoint_millis: u64, more: &[String]) -> Process {
         let file = self.folder.join(format!("{name}.yaml"));
         let (endpoint, arn) = (stand_in.endpoint(), stand_in.stream_arn());
         let mut config = format!(
@@ -56,9 +61,8 @@ impl Places {
              checkpointInterval: {checkpoint_millis}\n  awsCredentialPluginParam: '{{\"accessKey\":\"local\",\"secretKey\":\"local\"}}'\n",
             dynamodb = self.dynamodb,
         );
-        if system == System::Ours {
-            self.more.iter().for_each(|line| config.push_str(&format!("  {line}\n")));
-        }
+        let ours = if system == System::Ours { &self.more[..] } else { &[] };
+        ours.iter().chain(more).for_each(|line| config.push_str(&format!("  {line}\n")));
         fs::write(&file, config).expect("target is writable");
         let log = self.folder.join(format!("{name}.log"));
         match system {

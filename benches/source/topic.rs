@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use futures_util::StreamExt;
 use pulsar::{ConsumerOptions, Pulsar, SubType, TokioExecutor, consumer::InitialPosition};
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -63,7 +64,7 @@ impl Broker {
     /// How many messages were published to the topic, by its own counter; cheap.
     pub async fn published(&self, topic: &str) -> u64 {
         let path = format!("/admin/v2/persistent/public/default/{topic}/stats");
-        let stats: serde_json::Value = self.get(&path).await.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+        let stats: Value = self.get(&path).await.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
         stats["msgInCounter"].as_u64().unwrap_or(0)
     }
 
@@ -71,18 +72,29 @@ impl Broker {
         call(&self.http, &format!("GET {path} HTTP/1.0\r\nHost: {}\r\n\r\n", self.http)).await
     }
 
-    /// All rows of a table of DynamoDB Local, as DynamoDB's JSON. A table without many.
-    pub async fn scan(&self, endpoint: &str, table: &str) -> Vec<serde_json::Value> {
+    /// All rows of a lease table of DynamoDB Local, as DynamoDB's JSON: who has what, and how far it is.
+    pub async fn scan(&self, endpoint: &str, table: &str) -> Vec<Value> {
         let address = endpoint.trim_start_matches("http://");
-        let body = format!(r#"{{"TableName":"{table}"}}"#);
         let credential = "AWS4-HMAC-SHA256 Credential=local/20261121/us-east-1/dynamodb/aws4_request, SignedHeaders=host, Signature=0";
-        let head = format!(
-            "POST / HTTP/1.0\r\nHost: {address}\r\nX-Amz-Target: DynamoDB_20120810.Scan\r\nContent-Type: application/x-amz-json-1.0\r\n\
-             Authorization: {credential}\r\nContent-Length: {}\r\n\r\n",
-            body.len()
-        );
-        let answer: serde_json::Value = serde_json::from_str(&call(address, &(head + &body)).await.expect("an answer")).expect("JSON");
-        answer["Items"].as_array().cloned().unwrap_or_default()
+        let mut request = json!({
+            "TableName": table, "ProjectionExpression": "leaseKey, leaseCounter, leaseOwner, #checkpoint",
+            "ExpressionAttributeNames": {"#checkpoint": "checkpoint"}
+        });
+        let mut rows = Vec::new();
+        loop {
+            let body = request.to_string();
+            let head = format!(
+                "POST / HTTP/1.0\r\nHost: {address}\r\nX-Amz-Target: DynamoDB_20120810.Scan\r\nContent-Type: application/x-amz-json-1.0\r\n\
+                 Authorization: {credential}\r\nContent-Length: {}\r\n\r\n",
+                body.len()
+            );
+            let answer: Value = serde_json::from_str(&call(address, &(head + &body)).await.expect("an answer")).expect("JSON");
+            rows.extend(answer["Items"].as_array().into_iter().flatten().cloned());
+            match &answer["LastEvaluatedKey"] {
+                Value::Null => return rows,
+                last => request["ExclusiveStartKey"] = last.clone(),
+            }
+        }
     }
 
     /// Reads the whole topic: so many messages, and what may follow within a second.

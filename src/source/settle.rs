@@ -28,7 +28,7 @@ pub struct Receipts<P> {
     pub(super) outlet: Outlet<P>,
     pub(super) holding: Holding,
     pub(super) progress: Arc<Progress>,
-    pub(super) receipts: mpsc::Receiver<InFlight>,
+    pub(super) receipts: mpsc::Receiver<Box<InFlight>>,
 }
 
 impl<P: Publisher> Receipts<P> {
@@ -37,7 +37,8 @@ impl<P: Publisher> Receipts<P> {
     pub async fn settle(mut self) -> Result<()> {
         let (published, bytes) = (counter!(names::SOURCE_PUBLISHED), counter!(names::SOURCE_PUBLISHED_BYTES));
         let seconds = histogram!(names::SOURCE_PUBLISH_SECONDS);
-        while let Some(InFlight { ticket, of, fate, bytes: size, sent, _record, _bytes, _metered }) = self.receipts.recv().await {
+        while let Some(record) = self.receipts.recv().await {
+            let InFlight { ticket, of, fate, bytes: size, sent, _record, _bytes, _metered } = *record;
             self.progress.meter().waits_for(Some((sent, of.created)));
             let refused = match fate {
                 Fate::Published(receipt) => match self.stored(receipt, sent).await {

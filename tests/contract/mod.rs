@@ -10,6 +10,7 @@ mod item_table;
 mod kcl;
 mod lease_table;
 mod leases;
+mod memory;
 mod metrics;
 pub mod publisher;
 pub mod pulsar;

@@ -3,8 +3,10 @@
 
 mod many;
 mod measure;
+#[path = "../common/process.rs"]
 mod process;
 mod produce;
+#[path = "../common/report.rs"]
 mod report;
 #[allow(dead_code, reason = "tests need the rest of it")]
 #[path = "../../tests/support/stand_in/mod.rs"]

@@ -30,7 +30,7 @@ const SILENCE: Duration = Duration::from_secs(90);
 #[derive(Debug, Clone, Serialize)]
 pub struct Figure {
     pub system: System,
-    pub what: &'static str,
+    pub what: String,
     pub value: f64,
 }
 
@@ -80,7 +80,7 @@ impl Bench {
                     };
                     let shown: Vec<_> = found.iter().map(|(what, value)| format!("{what} {value:.1}")).collect();
                     eprintln!("round {round}, {}: {}", system.name(), shown.join("; "));
-                    figures.extend(found.into_iter().map(|(what, value)| Figure { system, what, value }));
+                    figures.extend(found.into_iter().map(|(what, value)| Figure { system, what: what.to_owned(), value }));
                 }
             }
         }

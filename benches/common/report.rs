@@ -9,8 +9,8 @@ use crate::{measure::Figure, system::System};
 pub fn write(figures: &[Figure], file: &Path) {
     let mut rows: Vec<&str> = Vec::new();
     for figure in figures {
-        if !rows.contains(&figure.what) {
-            rows.push(figure.what);
+        if !rows.contains(&&*figure.what) {
+            rows.push(&figure.what);
         }
     }
     let mut systems: Vec<System> = figures.iter().map(|figure| figure.system).collect();

@@ -13,46 +13,53 @@ const TICK_MICROS: u64 = 10_000;
 
 pub struct Process {
     child: Child,
-    /// The process that does the work, where the started one only starts it.
-    worker: Option<u32>,
-    worker_mark: Option<&'static str>,
-    /// When it was started; where a process in between starts it, when that did.
+    /// What the command lines have of the processes that do the work, where the started one only starts them.
+    marks: &'static [&'static str],
     pub started: SystemTime,
 }
 
 impl Process {
-    /// Starts it in a process group of its own. `worker_mark`: what the command line of the process has that does the work.
-    pub fn start(command: &mut Command, log: &Path, worker_mark: Option<&'static str>) -> Self {
+    /// Starts it in a process group of its own. `marks`: see there; none where it does the work itself.
+    pub fn start(command: &mut Command, log: &Path, marks: &'static [&'static str]) -> Self {
         let log = File::options().append(true).create(true).open(log).expect("target is writable");
         let command = command.stdin(Stdio::null()).stdout(log.try_clone().expect("a file")).stderr(log).process_group(0);
         let started = SystemTime::now();
-        Self { child: command.spawn().expect("it starts"), worker: None, worker_mark, started }
+        Self { child: command.spawn().expect("it starts"), marks, started }
     }
 
-    /// The process that does the work, once it is there.
-    fn worker(&mut self) -> Option<u32> {
-        let Some(mark) = self.worker_mark else { return Some(self.child.id()) };
-        if self.worker.is_none() {
-            self.worker = processes().find(|&pid| group(pid) == Some(self.child.id()) && command_line(pid).contains(mark));
+    /// The processes that do the work, as far as they are there.
+    fn workers(&self) -> Vec<u32> {
+        let child = self.child.id();
+        if self.marks.is_empty() {
+            return vec![child];
         }
-        self.worker
+        let works = |pid: &u32| {
+            let line = command_line(*pid);
+            group(*pid) == Some(child) && self.marks.iter().any(|mark| line.contains(mark))
+        };
+        processes().filter(works).collect()
     }
 
-    /// CPU that the worker has used.
+    /// CPU that the workers have used.
     pub fn cpu(&mut self) -> Duration {
-        let fields = self.worker().map(stat_fields).unwrap_or_default();
-        let ticks = |at: usize| fields.get(at).and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
-        Duration::from_micros((ticks(11) + ticks(12)) * TICK_MICROS)
+        let ticks = |pid: u32| {
+            let fields = stat_fields(pid);
+            let field = |at: usize| fields.get(at).and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
+            field(11) + field(12)
+        };
+        Duration::from_micros(self.workers().into_iter().map(ticks).sum::<u64>() * TICK_MICROS)
     }
 
-    /// Resident memory of the worker in MB: now, and the most so far.
+    /// Resident memory of the workers in MB: now, and the most so far.
     pub fn memory(&mut self) -> (f64, f64) {
-        let text = self.worker().and_then(|pid| fs::read_to_string(format!("/proc/{pid}/status")).ok()).unwrap_or_default();
-        let field = |name: &str| {
+        let texts: Vec<String> =
+            self.workers().iter().map(|pid| fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default()).collect();
+        let field = |text: &String, name: &str| {
             let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
             line.trim().trim_end_matches(" kB").parse::<f64>().map_or(0.0, |kib| kib * 1024.0 / 1e6)
         };
-        (field("VmRSS:"), field("VmHWM:"))
+        let sum = |name: &str| texts.iter().map(|text| field(text, name)).sum();
+        (sum("VmRSS:"), sum("VmHWM:"))
     }
 
     pub fn is_running(&mut self) -> bool {

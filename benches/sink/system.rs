@@ -60,7 +60,7 @@ impl Places {
         fs::write(&file, config).expect("target is writable");
         let mut command = Command::new(&self.connector);
         command.args(["sink", "--config"]).arg(&file).args(["--pulsar-url", &self.pulsar_url]);
-        Process::start(&mut command, &self.log(name), None)
+        Process::start(&mut command, &self.log(name), &[])
     }
 
     /// Starts Flink's sink with so many items.
@@ -69,7 +69,7 @@ impl Places {
         command.args(["--add-opens=java.base/java.util=ALL-UNNAMED", "--add-opens=java.base/java.lang=ALL-UNNAMED", "-cp"]);
         command.arg(self.class_path.as_ref().expect("--class-path is given"));
         command.args(["FlinkSink", &stub.endpoint(), TABLE, &items.to_string(), keys.name()]);
-        Process::start(&mut command, &self.log(name), None)
+        Process::start(&mut command, &self.log(name), &[])
     }
 
     fn log(&self, name: &str) -> PathBuf {

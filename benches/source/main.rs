@@ -83,6 +83,9 @@ pub struct Run {
     /// The Java connector's archive, made by java-peer/build.
     #[arg(long)]
     nar: Option<PathBuf>,
+    /// Ours, made by nar/build, for the system `archive`.
+    #[arg(long)]
+    archive: Option<PathBuf>,
     /// A line of configuration more for ours, such as receiveQueueSize: 5000.
     #[arg(long)]
     config: Vec<String>,

@@ -50,6 +50,7 @@ impl Bench {
             dynamodb: variable("DYNAMODB_ENDPOINT"),
             connector: run.connector.clone(),
             nar: run.nar.clone(),
+            archive: run.archive.clone(),
             pulsar_home: PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/parts/apache-pulsar-4.0.8"),
             folder: folder.clone(),
             more: run.config.clone(),
@@ -75,8 +76,8 @@ impl Bench {
                         (Part::Start, _) => self.start(system, &name).await,
                         (Part::Kill, _) => self.kill(system, &name).await,
                         // It takes the Java connector too long.
-                        (Part::Many, System::Java) => continue,
-                        (Part::Many, _) => self.many(&name).await,
+                        (Part::Many, System::Ours) => self.many(&name).await,
+                        (Part::Many, _) => continue,
                     };
                     let shown: Vec<_> = found.iter().map(|(what, value)| format!("{what} {value:.1}")).collect();
                     eprintln!("round {round}, {}: {}", system.name(), shown.join("; "));

@@ -1,25 +1,29 @@
 //! The tables that the sink writes to.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, PoisonError},
 };
 
 use aws_sdk_dynamodb::{
     Client,
     primitives::Blob,
-    types::{
-        AttributeValue, ConsumedCapacity, DeleteRequest, PutRequest, ReturnConsumedCapacity, ScalarAttributeType, TableDescription,
-        TableStatus, WriteRequest,
-    },
+    types::{AttributeValue, ConsumedCapacity, ReturnConsumedCapacity, ScalarAttributeType, TableDescription, TableStatus},
 };
+
+use aws_smithy_types::body::SdkBody;
+use bytes::Bytes;
+use serde::Serialize;
 
 use super::{conditional, create_table::create_table, failure::classify};
 use crate::{
-    dynamodb::attribute::{Item, ItemKey, Value},
+    dynamodb::attribute::{Item, ItemKey, Value, wire_size},
     error::{Error, Kind, Result},
     ports::{self, Action, Fate, KeySchema, KeyType, Vehicle, Write, Written},
 };
+
+/// What is around an item in a request, and more: for a buffer's size.
+const ENVELOPE: usize = 64;
 
 /// The tables of one account and region.
 ///
@@ -48,14 +52,14 @@ impl ItemTables {
 
     async fn batch_write(&self, writes: &[Arc<Write>]) -> Result<Written> {
         let doing = || format!("write {} items to table {} (dynamodb:BatchWriteItem)", writes.len(), names(writes));
-        let invalid = |why: String| Error::new(Kind::Invalid, doing(), why);
-        let mut requests: HashMap<String, Vec<WriteRequest>> = HashMap::new();
-        for write in writes {
-            requests.entry(write.table.to_string()).or_default().push(request(write).map_err(invalid)?);
-        }
-        let request = self.client.batch_write_item().set_request_items(Some(requests));
-        let answer = request.return_consumed_capacity(ReturnConsumedCapacity::Total).send().await;
-        let answer = answer.map_err(|error| classify(doing(), error))?;
+        let body = body(writes).map_err(|why| Error::new(Kind::Invalid, doing(), why))?;
+        // The SDK sees which tables they are, which may decide on the endpoint.
+        let tables = writes.iter().map(|write| (write.table.to_string(), Vec::new())).collect();
+        let call = self.client.batch_write_item().set_request_items(Some(tables)).customize().mutate_request(move |request| {
+            request.headers_mut().insert("content-length", body.len().to_string());
+            *request.body_mut() = SdkBody::from(body.clone());
+        });
+        let answer = call.send().await.map_err(|error| classify(doing(), error))?;
         let consumed = units(answer.consumed_capacity.unwrap_or_default());
         let unprocessed = answer.unprocessed_items.unwrap_or_default();
         let mut fates = vec![Fate::Stored; writes.len()];
@@ -171,14 +175,37 @@ fn key_schema(table: &TableDescription) -> Result<KeySchema, String> {
     Ok(KeySchema { partition, sort: keys.next() })
 }
 
-fn request(write: &Write) -> Result<WriteRequest, String> {
-    let builder = WriteRequest::builder();
-    let built = match &write.action {
-        Action::Put(item) => PutRequest::builder().set_item(Some(outward(item))).build().map(|put| builder.put_request(put)),
-        Action::Delete(key) => DeleteRequest::builder().set_key(Some(outward(key))).build().map(|delete| builder.delete_request(delete)),
-        Action::Update { .. } => return Err("a batch carries no updates: a defect".into()),
-    };
-    built.map(|builder| builder.build()).map_err(|why| why.to_string())
+/// The body of BatchWriteItem, from our own values: the SDK would have each copied into its own types, a fifth of the sink's work. Source of the
+/// form: "BatchWriteItem", Amazon DynamoDB API Reference.
+fn body(writes: &[Arc<Write>]) -> Result<Bytes, String> {
+    #[derive(Serialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Body<'w> {
+        request_items: BTreeMap<&'w str, Vec<Request<'w>>>,
+        return_consumed_capacity: &'static str,
+    }
+    #[derive(Serialize)]
+    enum Request<'w> {
+        #[serde(rename_all = "PascalCase")]
+        PutRequest { item: &'w Item },
+        #[serde(rename_all = "PascalCase")]
+        DeleteRequest { key: &'w Item },
+    }
+    let mut request_items: BTreeMap<&str, Vec<Request<'_>>> = BTreeMap::new();
+    let mut size = 0;
+    for write in writes {
+        let request = match &write.action {
+            Action::Put(item) => Request::PutRequest { item },
+            Action::Delete(key) => Request::DeleteRequest { key },
+            Action::Update { .. } => return Err("a batch carries no updates: a defect".into()),
+        };
+        size += wire_size(write.item()) + ENVELOPE;
+        request_items.entry(&write.table).or_default().push(request);
+    }
+    let mut body = Vec::with_capacity(size);
+    let whole = Body { request_items, return_consumed_capacity: ReturnConsumedCapacity::Total.as_str() };
+    serde_json::to_writer(&mut body, &whole).map_err(|why| why.to_string())?;
+    Ok(body.into())
 }
 
 pub(super) fn outward(item: &Item) -> HashMap<String, AttributeValue> {

@@ -61,12 +61,14 @@ impl<'l> Functions<'l> {
         command
     }
 
+    /// What Pulsar answers, unless it is an error: it has one, too, for the status of a process that ends while it is asked.
     async fn get(&self, path: &str) -> Option<String> {
         let mut stream = TcpStream::connect(&self.address).await.ok()?;
         stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: {}\r\n\r\n", self.address).as_bytes()).await.ok()?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.ok()?;
-        Some(answer.split_once("\r\n\r\n")?.1.to_owned())
+        let (head, body) = answer.split_once("\r\n\r\n")?;
+        head.lines().next()?.contains(" 200 ").then(|| body.to_owned())
     }
 
     /// The status once `wanted` holds for it.

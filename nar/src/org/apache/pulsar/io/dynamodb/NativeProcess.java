@@ -21,6 +21,7 @@ import java.util.concurrent.TimeUnit;
 import org.apache.pulsar.client.api.Schema;
 import org.apache.pulsar.functions.api.BaseContext;
 import org.slf4j.Logger;
+import org.slf4j.MDC;
 
 /** The native process that does the work: started, talked to, watched, and ended with its owner. Its own end is the instance's, with its last words. */
 final class NativeProcess {
@@ -76,8 +77,11 @@ final class NativeProcess {
     }
 
     Thread daemon(String name, Work work) {
+        // It says to Pulsar's log whose lines these are.
+        Map<String, String> whose = MDC.getCopyOfContextMap();
         Thread thread = new Thread(() -> {
             try {
+                MDC.setContextMap(whose == null ? Map.of() : whose);
                 work.run();
             } catch (Exception e) {
                 context.getLogger().debug("the thread {} has ended", name, e);

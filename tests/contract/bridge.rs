@@ -49,10 +49,11 @@ impl Bridge {
 
     fn open(kind: &str, configs: Value) -> Self {
         let mut bridge = Self::start(1);
-        let open = json!({
-            "kind": kind, "tenant": "public", "namespace": "default", "name": "orders", "instance": 0, "topicName": "out", "inputs": ["in"],
-            "processingGuarantees": "ATLEAST_ONCE", "configs": configs,
+        let connector = json!({
+            "tenant": "public", "namespace": "default", "name": "orders", "topicName": "out", "inputs": ["in"],
+            "processingGuarantees": "ATLEAST_ONCE",
         });
+        let open = json!({"kind": kind, "instance": 0, "connector": connector, "configs": configs, "secrets": {}});
         bridge.send(OPEN, open.to_string().as_bytes());
         bridge
     }

@@ -55,13 +55,14 @@ impl<'l> Functions<'l> {
         text
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
+    pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(self.home.join("bin/pulsar-admin"));
         command.args(["--admin-url", &format!("http://{}", self.address)]).args(arguments).stdin(Stdio::null());
         command
     }
 
     /// What Pulsar answers, unless it is an error: it has one, too, for the status of a process that ends while it is asked.
+<<<<<<< HEAD
     async fn get(&self, path: &str) -> Option<String> {
         let mut stream = TcpStream::connect(&self.address).await.ok()?;
         stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: {}\r\n\r\n", self.address).as_bytes()).await.ok()?;
@@ -69,6 +70,26 @@ impl<'l> Functions<'l> {
         stream.read_to_string(&mut answer).await.ok()?;
         let (head, body) = answer.split_once("\r\n\r\n")?;
         head.lines().next()?.contains(" 200 ").then(|| body.to_owned())
+=======
+    pub async fn get(&self, path: &str) -> Option<String> {
+        self.request("GET", path, "application/json", &[]).await.ok()
+    }
+
+    /// Calls Pulsar's REST interface. Fails with what it answers.
+    pub async fn request(&self, method: &str, path: &str, content_type: &str, body: &[u8]) -> Result<String, String> {
+        let failed = |error: std::io::Error| error.to_string();
+        let mut stream = TcpStream::connect(&self.address).await.map_err(failed)?;
+        let (host, length) = (&self.address, body.len());
+        let head = format!("{method} {path} HTTP/1.0\r\nHost: {host}\r\nContent-Type: {content_type}\r\nContent-Length: {length}\r\n\r\n");
+        stream.write_all(&[head.as_bytes(), body].concat()).await.map_err(failed)?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.map_err(failed)?;
+        let good = answer.split(' ').nth(1).is_some_and(|code| code.starts_with('2'));
+        match answer.split_once("\r\n\r\n") {
+            Some((_, body)) if good => Ok(body.to_owned()),
+            _ => Err(answer),
+        }
+>>>>>>> nar-work
     }
 
     /// The status once `wanted` holds for it.
@@ -115,9 +136,7 @@ impl<'l> Functions<'l> {
     /// Deletes a function; its processes end in their own time, and not by force.
     async fn delete(&self, name: &str) {
         let begin = Instant::now();
-        let mut stream = TcpStream::connect(&self.address).await.expect("Pulsar answers");
-        let request = format!("DELETE /admin/v3/functions/public/default/{name} HTTP/1.0\r\nHost: {}\r\n\r\n", self.address);
-        stream.write_all(request.as_bytes()).await.expect("asked");
+        self.request("DELETE", &format!("/admin/v3/functions/public/default/{name}"), "application/json", &[]).await.expect("it may go");
         eventually(&format!("{name} ends"), PATIENCE, async || self.processes(name).is_empty().then_some(())).await;
         assert!(begin.elapsed() < Duration::from_secs(8), "{name} took {:?} to stop", begin.elapsed());
     }

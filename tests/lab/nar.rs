@@ -1,13 +1,13 @@
 //! The archive that Pulsar runs as a source and as a sink, by the commands that people have for the Java connector's.
 
-use std::{env, fs};
+use std::{env, fs, ops::Range, path::Path, process::Stdio};
 
 use aws_sdk_dynamodb::types::StreamViewType;
 use serde_json::{Value, json};
 use tokio::{process::Command, time::timeout};
 
 use super::{
-    eventually,
+    Lab, eventually,
     functions::{Functions, PATIENCE, item, sum},
     lab,
     table::{self, Table},
@@ -16,29 +16,79 @@ use super::{
 
 /// The archive with this build's executable, made by the command that README has.
 async fn archive(functions: &Functions<'_>) -> String {
-    let file = functions.program.with_extension("nar");
+    archive_with(&functions.program, &functions.program.with_extension("nar")).await
+}
+
+/// The archive `file` with this executable.
+async fn archive_with(executable: &Path, file: &Path) -> String {
     let machine = if env::consts::ARCH == "aarch64" { "arm64" } else { "amd64" };
-    let executable = format!("{machine}={}", functions.program.display());
+    let executable = format!("{machine}={}", executable.display());
     let mut build = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/nar/build"));
-    let output = build.arg("--output").arg(&file).arg(executable).output().await.expect("nar/build runs");
+    let output = build.arg("--output").arg(file).arg(executable).output().await.expect("nar/build runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     file.to_str().expect("text").to_owned()
 }
 
-/// The native processes under the instances of a connector.
-fn natives(name: &str) -> Vec<u32> {
+/// A native process and the virtual machine over it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Instance {
+    machine: u32,
+    native: u32,
+}
+
+/// The instances of a connector, in any order.
+fn instances(name: &str) -> Vec<Instance> {
     let line = |id: u32| fs::read_to_string(format!("/proc/{id}/cmdline")).unwrap_or_default();
     let parent = |id: u32| -> Option<u32> {
         let stat = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
         stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()
     };
     let ids = fs::read_dir("/proc").expect("Linux").filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-    let runs = |id: &u32| line(*id).split('\0').nth(1) == Some("bridge") && parent(*id).is_some_and(|parent| line(parent).contains(name));
-    ids.filter(runs).collect()
+    let natives = ids.filter(|id: &u32| line(*id).split('\0').nth(1) == Some("bridge"));
+    natives.filter_map(|native| Some(Instance { machine: parent(native)?, native })).filter(|of| line(of.machine).contains(name)).collect()
+}
+
+async fn signal(signal: &str, id: u32) {
+    assert!(Command::new("kill").args([signal, &id.to_string()]).status().await.expect("kill runs").success());
+}
+
+async fn gone(what: &str, id: u32) {
+    eventually(what, PATIENCE, async || (!Path::new(&format!("/proc/{id}")).exists()).then_some(())).await;
+}
+
+async fn ended(name: &str) {
+    eventually(&format!("{name} ends"), PATIENCE, async || instances(name).is_empty().then_some(())).await;
+}
+
+/// Waits until the log of the first instance has all these texts.
+async fn logged(functions: &Functions<'_>, name: &str, texts: &[&str]) {
+    let log = functions.program.with_file_name("public").join("default").join(name).join(format!("{name}-0.log"));
+    let told = async || texts.iter().all(|text| fs::read_to_string(&log).is_ok_and(|log| log.contains(text))).then_some(());
+    eventually(&format!("{texts:?} in {}", log.display()), PATIENCE, told).await;
+}
+
+/// Waits until the copy has so many items, and compares.
+async fn same(orders: &Table, copy: &Table, items: usize) {
+    let original = orders.items().await;
+    eventually("the copy", PATIENCE, async || (copy.items().await.len() == items).then_some(())).await;
+    table::assert_equal(&original, &copy.items().await);
+}
+
+/// As by a clean stop.
+async fn assert_released(lab: &Lab) {
+    let leases = table::client(lab).scan().table_name(format!("leases-{}", lab.unique)).send().await.expect("scan");
+    let rows = leases.items.unwrap_or_default();
+    assert!(!rows.is_empty() && rows.iter().all(|row| !row.contains_key("leaseOwner")), "released: {rows:?}");
+}
+
+async fn put(orders: &Table, numbers: Range<usize>) {
+    for number in numbers {
+        orders.put(item(number)).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn d1_z1_h1_a_source_and_a_sink_run_from_the_archive_survive_a_kill_and_leave_nothing_behind() {
+async fn d1_z1_h1_a_source_and_a_sink_run_from_the_archive_survive_every_fault_and_leave_nothing_behind() {
     let Some(lab) = lab("nar").await else { return };
     let functions = Functions::new(&lab).await;
     let archive = &*archive(&functions).await;
@@ -46,9 +96,7 @@ async fn d1_z1_h1_a_source_and_a_sink_run_from_the_archive_survive_a_kill_and_le
     let copy = Table::create(&lab, "copy", None).await;
     let name = |what: &str| format!("{what}-{}", lab.unique);
     let (source, sink, topic) = (name("nar-source"), name("nar-sink"), name("nar-changes"));
-    for number in 0..30 {
-        orders.put(item(number)).await;
-    }
+    put(&orders, 0..30).await;
     let secrets = r#"{"awsSecretKey":"local"}"#;
     // The secret is no part of the configuration.
     let without = |config: String| {
@@ -61,14 +109,10 @@ async fn d1_z1_h1_a_source_and_a_sink_run_from_the_archive_survive_a_kill_and_le
     functions.admin(&[&create[..], &["--source-config", &config, "--secrets", secrets]].concat()).await;
     let config = without(functions.config(json!({"tableName": copy.name})));
     let create = ["sinks", "create", "--archive", archive, "--name", &sink, "--inputs", &topic, "--subs-position", "Earliest"];
-    functions.admin(&[&create[..], &["--retain-ordering", "--sink-config", &config, "--secrets", secrets]].concat()).await;
+    let quickly = ["--runtime-flags", "-Dpulsar.io.dynamodb.silence.ms=12000"];
+    functions.admin(&[&create[..], &quickly, &["--retain-ordering", "--sink-config", &config, "--secrets", secrets]].concat()).await;
 
-    let same = async |items: usize| {
-        let original = orders.items().await;
-        eventually("the copy", PATIENCE, async || (copy.items().await.len() == items).then_some(())).await;
-        table::assert_equal(&original, &copy.items().await);
-    };
-    same(30).await;
+    same(&orders, &copy, 30).await;
     for (kind, name, counts) in
         [("sources", &source, ["numReceivedFromSource", "numWritten"]), ("sinks", &sink, ["numReadFromPulsar", "numWrittenToSink"])]
     {
@@ -77,42 +121,155 @@ async fn d1_z1_h1_a_source_and_a_sink_run_from_the_archive_survive_a_kill_and_le
         assert_eq!(status["instances"][0]["status"]["error"], "", "{status}");
     }
 
-    // The native process is killed, and started again under the same instance.
-    for name in [&source, &sink] {
-        let before = natives(name);
-        assert_eq!(before.len(), 1, "{name}");
-        assert!(Command::new("kill").args(["-KILL", &before[0].to_string()]).status().await.expect("kill runs").success());
-        eventually("another process", PATIENCE, async || natives(name).iter().any(|id| *id != before[0]).then_some(())).await;
-    }
-    for number in 30..40 {
-        orders.put(item(number)).await;
-    }
-    same(40).await;
-    for (kind, name) in [("sources", &source), ("sinks", &sink)] {
-        let status = functions.status_of(kind, name, |status| status["numRunning"] == 1).await;
-        assert_eq!(sum(&status, "numRestarts"), 0, "the instance lives on: {status}");
+    // A native process is killed, another one hangs. The instance ends with it and says why, and Pulsar starts it again.
+    let one = |name: &str| -> Instance { instances(name).try_into().map(|[one]: [Instance; 1]| one).expect("one instance") };
+    let (killed, hanging) = (one(&source), one(&sink));
+    signal("-KILL", killed.native).await;
+    signal("-STOP", hanging.native).await;
+    put(&orders, 30..40).await;
+    same(&orders, &copy, 40).await;
+    gone("the hanging process", hanging.native).await;
+    for (kind, name, why) in [("sources", &source, "exit code 137"), ("sinks", &sink, "it gave no sign of life for 12 s")] {
+        functions.status_of(kind, name, |status| status["numRunning"] == 1 && sum(status, "numRestarts") >= 1).await;
+        logged(&functions, name, &[&format!("The DynamoDB connector's native process has ended: {why}")]).await;
     }
 
-    // Stopped and started again, it goes on where it was.
+    // One virtual machine is killed, the other stopped and started again: nothing of them stays, and they go on where they were.
+    let orphaned = one(&sink);
+    signal("-KILL", orphaned.machine).await;
+    gone("the process without its parent", orphaned.native).await;
     functions.admin(&["sources", "stop", "--name", &source]).await;
-    eventually("the source ends", PATIENCE, async || natives(&source).is_empty().then_some(())).await;
-    for number in 40..45 {
-        orders.put(item(number)).await;
-    }
+    ended(&source).await;
+    put(&orders, 40..45).await;
     functions.admin(&["sources", "start", "--name", &source]).await;
-    same(45).await;
+    same(&orders, &copy, 45).await;
 
     for (kind, name) in [("sources", &source), ("sinks", &sink)] {
         functions.admin(&[kind, "delete", "--name", name]).await;
-        eventually(&format!("{name} ends"), PATIENCE, async || natives(name).is_empty().then_some(())).await;
+        ended(name).await;
     }
-    let leases = table::client(&lab).scan().table_name(format!("leases-{}", lab.unique)).send().await.expect("scan");
-    let rows = leases.items.unwrap_or_default();
-    assert!(!rows.is_empty() && rows.iter().all(|row| !row.contains_key("leaseOwner")), "released, as by a clean stop: {rows:?}");
+    assert_released(&lab).await;
 }
 
-/// What is wrong with a configuration is in the instance's log, all of it, and an update heals it. (Pulsar ends the virtual machine for
-/// it and starts it again and again, so its status has the restarts and no text.)
+/// The commands for a connector in Pulsar's own folder, the REST interface that every tool calls, and two instances.
+#[tokio::test(flavor = "multi_thread")]
+async fn d1_z1_built_in_types_the_rest_interface_and_two_instances() {
+    let Some(lab) = lab("nar-types").await else { return };
+    let functions = Functions::new(&lab).await;
+    let archive = archive(&functions).await;
+    let built_in = functions.program.with_file_name("../connectors/pulsar-io-dynamodb.nar");
+    fs::copy(&archive, &built_in).expect("copied");
+    functions.request("POST", "/admin/v3/sources/reloadBuiltInSources", "application/json", &[]).await.expect("reloaded");
+    functions.request("POST", "/admin/v3/sinks/reloadBuiltInSinks", "application/json", &[]).await.expect("reloaded");
+    let orders = Table::create(&lab, "orders", Some(StreamViewType::NewAndOldImages)).await;
+    let copy = Table::create(&lab, "copy", None).await;
+    let name = |what: &str| format!("{what}-{}", lab.unique);
+    let (source, sink, topic) = (name("source"), name("sink"), name("changes"));
+    put(&orders, 0..10).await;
+
+    let config = functions.source_config(&orders, json!({"awsSecretKey": "local"}));
+    let create = ["sources", "create", "--source-type", "dynamodb", "--name", &source, "--destination-topic-name", &topic];
+    functions.admin(&[&create[..], &["--parallelism", "2", "--source-config", &config]].concat()).await;
+    let configs: Value = serde_json::from_str(&functions.config(json!({"tableName": copy.name, "awsSecretKey": "local"}))).expect("JSON");
+    let mut config = json!({
+        "tenant": "public", "namespace": "default", "name": sink, "inputs": [topic], "sourceSubscriptionPosition": "Earliest",
+        "retainOrdering": true, "configs": configs,
+    });
+    let path = format!("/admin/v3/sinks/public/default/{sink}");
+    let form = form(&config, Some(&fs::read(&archive).expect("the archive")));
+    functions.request("POST", &path, FORM, &form).await.expect("created");
+    same(&orders, &copy, 10).await;
+    let status = functions.status_of("sources", &source, |status| sum(status, "numWritten") == 10 && status["numRunning"] == 2).await;
+    assert_eq!(sum(&status, "numReceivedFromSource"), 10, "one shard, one of the two: {status}");
+    assert_eq!(instances(&source).len(), 2);
+
+    // From the upload to the built-in type, as `sinks update --sink-type dynamodb` does.
+    config["archive"] = "builtin://dynamodb".into();
+    functions.request("PUT", &path, FORM, &self::form(&config, None)).await.expect("updated");
+    logged(&functions, &sink, &[r#"builtin: "dynamodb""#]).await;
+    put(&orders, 10..15).await;
+    same(&orders, &copy, 15).await;
+    // What the first one had written a moment before may have come again.
+    functions.status_of("sinks", &sink, |status| sum(status, "numWrittenToSink") >= 5 && status["numRunning"] == 1).await;
+
+    for (kind, name) in [("sources", &source), ("sinks", &sink)] {
+        let path = format!("/admin/v3/{kind}/public/default/{name}");
+        functions.request("DELETE", &path, "application/json", &[]).await.expect("it may go");
+        ended(name).await;
+    }
+    assert_released(&lab).await;
+    fs::remove_file(built_in).expect("it is there");
+}
+
+const FORM: &str = "multipart/form-data; boundary=part";
+
+/// What `curl -F sinkConfig=…;type=application/json -F data=@ARCHIVE` sends.
+fn form(config: &Value, archive: Option<&[u8]>) -> Vec<u8> {
+    let mut form = format!(
+        "--part\r\nContent-Disposition: form-data; name=\"sinkConfig\"\r\nContent-Type: application/json\r\n\r\n{config}\r\n--part"
+    );
+    let mut form = match archive {
+        Some(archive) => {
+            form +=
+                "\r\nContent-Disposition: form-data; name=\"data\"; filename=\"a.nar\"\r\nContent-Type: application/octet-stream\r\n\r\n";
+            [form.as_bytes(), archive, b"\r\n--part"].concat()
+        }
+        None => form.into_bytes(),
+    };
+    form.extend(b"--\r\n");
+    form
+}
+
+/// `localrun` has its instances as threads of one virtual machine, as the thread runtime has them in the worker's.
+#[tokio::test(flavor = "multi_thread")]
+async fn z1_h1_localrun_has_source_and_sink_as_threads_and_leaves_no_process_behind() {
+    let Some(lab) = lab("nar-local").await else { return };
+    let functions = Functions::new(&lab).await;
+    let archive = &*archive(&functions).await;
+    let orders = Table::create(&lab, "orders", Some(StreamViewType::NewAndOldImages)).await;
+    let copy = Table::create(&lab, "copy", None).await;
+    let name = |what: &str| format!("{what}-{}", lab.unique);
+    let (source, sink, broken, topic) = (name("source"), name("sink"), name("broken"), name("changes"));
+    put(&orders, 0..10).await;
+    let parts = functions.program.parent().and_then(Path::parent).expect("the folder of the parts");
+    let logs = format!("-Dpulsar.log.dir={} -Dpulsar.log.immediateFlush=true", parts.display());
+    let run = |arguments: &[&str], native: Option<&Path>| {
+        let mut command = functions.command(&[arguments, &["--archive", archive, "--broker-service-url", &lab.pulsar_url]].concat());
+        command.env("PULSAR_EXTRA_OPTS", &logs).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
+        native.map(|file| command.env("PULSAR_IO_DYNAMODB_NATIVE_PATH", file));
+        command.spawn().expect("pulsar-admin runs")
+    };
+    let config = functions.source_config(&orders, json!({"awsSecretKey": "local"}));
+    let publish = ["sources", "localrun", "--destination-topic-name", &topic, "--source-config", &config, "--name"];
+    let mut running = vec![run(&[&publish[..], &[&source, "--parallelism", "2"]].concat(), None)];
+    let config = functions.config(json!({"tableName": copy.name, "awsSecretKey": "local"}));
+    let write = ["sinks", "localrun", "--inputs", &topic, "--subs-position", "Earliest", "--sink-config", &config, "--name", &sink];
+    running.push(run(&write, None));
+    same(&orders, &copy, 10).await;
+    let started = eventually("both threads", PATIENCE, async || <[Instance; 2]>::try_from(instances(&source)).ok()).await;
+    assert_eq!(started[0].machine, started[1].machine, "threads of one virtual machine");
+    logged(&functions, &source, &["pulsar_io_dynamodb::source: the source has started"]).await;
+
+    // As Ctrl-C does.
+    for name in [&source, &sink] {
+        signal("-INT", instances(name)[0].machine).await;
+        ended(name).await;
+    }
+    for mut tool in running {
+        tool.wait().await.expect("it ends");
+    }
+    assert_released(&lab).await;
+
+    // What cannot be started says so.
+    let forbidden = functions.program.with_extension("forbidden");
+    fs::write(&forbidden, "no permission to run it").expect("written");
+    let mut tool = run(&[&publish[..], &[&broken]].concat(), Some(&forbidden));
+    logged(&functions, &broken, &[&format!("Cannot run program \"{}\": error=13, Permission denied", forbidden.display())]).await;
+    tool.kill().await.expect("it runs on, and tries again");
+}
+
+/// What is wrong with a configuration is in the instance's log, all of it, and an update heals it; and so is that the executable is not for this machine.
+/// (Pulsar ends the virtual machine for it and starts it again and again, so its status has the restarts and no text.)
 #[tokio::test(flavor = "multi_thread")]
 async fn h1_what_is_wrong_with_a_source_from_the_archive_is_in_its_log_and_an_update_heals_it() {
     let Some(lab) = lab("nar-wrong").await else { return };
@@ -121,24 +278,34 @@ async fn h1_what_is_wrong_with_a_source_from_the_archive_is_in_its_log_and_an_up
     let orders = Table::create(&lab, "orders", Some(StreamViewType::NewAndOldImages)).await;
     let (name, topic) = (format!("nar-wrong-{}", lab.unique), format!("nar-wrong-changes-{}", lab.unique));
     orders.put(item(1)).await;
-    let secret = json!({"awsSecretKey": "local"});
-    let wrong = functions.source_config(&orders, json!({"awsSecretKey": "local", "checkpointIntervall": 1, "receiveQueueSize": 0}));
-    let create = ["sources", "create", "--archive", archive, "--name", &name, "--destination-topic-name", &topic];
-    functions.admin(&[&create[..], &["--source-config", &wrong]].concat()).await;
-    let log = functions.program.with_file_name("public").join("default").join(&name).join(format!("{name}-0.log"));
-    let problems = ["did you mean checkpointInterval?", "configs.receiveQueueSize: has to be from 1"];
-    let told = async || problems.iter().all(|problem| fs::read_to_string(&log).is_ok_and(|text| text.contains(problem))).then_some(());
-    eventually("both problems in the log", PATIENCE, told).await;
+    let config = |more: Value| functions.source_config(&orders, more);
+    let create = ["sources", "create", "--destination-topic-name", &topic, "--source-config"];
+    let wrong = config(json!({"awsSecretKey": "local", "checkpointIntervall": 1, "receiveQueueSize": 0}));
+    functions.admin(&[&create[..], &[&wrong, "--name", &name, "--archive", archive]].concat()).await;
+    // Its header says that it is for a machine that nobody has.
+    let foreign = functions.program.with_extension("foreign");
+    let mut program = fs::read(&functions.program).expect("the program");
+    program[18] = 0xfe;
+    fs::write(&foreign, program).expect("written");
+    let elsewhere = format!("nar-elsewhere-{}", lab.unique);
+    let other = archive_with(&foreign, &foreign.with_extension("foreign.nar")).await;
+    functions.admin(&[&create[..], &[&config(json!({"awsSecretKey": "local"})), "--name", &elsewhere, "--archive", &other]].concat()).await;
+
+    logged(&functions, &name, &["did you mean checkpointInterval?", "configs.receiveQueueSize: has to be from 1"]).await;
+    logged(&functions, &elsewhere, &["it did not start: is it an executable for this machine?"]).await;
     // Between its start and its end the virtual machine counts as running.
     let given_up = |status: &Value| sum(status, "numRestarts") > 0 && status["numRunning"] == 0;
-    functions.status_of("sources", &name, given_up).await;
+    for name in [&name, &elsewhere] {
+        functions.status_of("sources", name, given_up).await;
+    }
 
-    let good = functions.source_config(&orders, secret);
+    functions.admin(&["sources", "delete", "--name", &elsewhere]).await;
+    let good = config(json!({"awsSecretKey": "local"}));
     functions.admin(&["sources", "update", "--archive", archive, "--name", &name, "--source-config", &good]).await;
     let mut reader = Topic::from_start(&lab, &topic).await;
     let message = timeout(PATIENCE, reader.next_whenever()).await.expect("a message, once it is started again");
     assert_eq!(message.json["dynamodb"]["Keys"]["sk"]["N"], "1");
     functions.status_of("sources", &name, |status| status["numRunning"] == 1).await;
     functions.admin(&["sources", "delete", "--name", &name]).await;
-    eventually("it ends", PATIENCE, async || natives(&name).is_empty().then_some(())).await;
+    ended(&name).await;
 }

@@ -9,7 +9,8 @@
 //!   close() ─► STOP ─────────────────────────► drain (Z1)
 //! ```
 //!
-//! The end of the input is the end of the parent: nothing is acknowledged any more, so nothing is waited for.
+//! The end of the input is the end of the parent: nothing is acknowledged any more, so nothing is waited for. The end of this process is the end of the
+//! instance, with this process's last words as its exception; Pulsar starts it again (docs/decisions/024).
 
 mod ends;
 mod frame;
@@ -51,7 +52,7 @@ use crate::{
 
 /// How often the shim hears of metrics, and so that this process is alive. The shim takes a minute of silence for death.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
-/// The shim ends this process 6 s after STOP, since the worker kills the shim after 10.
+/// The shim ends this process 8 s after STOP, since the worker kills the shim after 10.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// What is said and not yet written, beside the answers to messages.
 const QUEUE: usize = 1_000;

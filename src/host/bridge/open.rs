@@ -21,26 +21,33 @@ use crate::{
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Open {
     kind: Direction,
+    /// Which of several parallel instances, from 0 on.
+    instance: u32,
+    connector: Connector,
+    /// With the secrets that Pulsar has put in for `${NAME}`.
+    configs: Map<String, Value>,
+    /// As Pulsar's provider has resolved them.
+    secrets: Map<String, Value>,
+}
+
+/// Pulsar's `SourceConfig` or `SinkConfig`, of which this is what counts here. The rest Pulsar does by itself: subscribing, batching, dead letters.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Connector {
     tenant: String,
     namespace: String,
     name: String,
-    /// Which of several parallel instances, from 0 on.
-    instance: u32,
     /// Of a source: the topic that it publishes to.
     #[serde(default)]
     topic_name: Option<String>,
     /// Of a sink: the topics that it consumes.
     #[serde(default)]
     inputs: Vec<String>,
-    /// As Pulsar has it; Pulsar keeps it, by what is acknowledged.
+    /// Pulsar keeps it, by what is acknowledged.
     processing_guarantees: String,
-    /// Whether Pulsar moves a message to a dead-letter topic that is given back often enough.
+    /// Of a sink: how often Pulsar delivers what is given back before it goes to the dead-letter topic. Negative or absent: without end.
     #[serde(default)]
-    pub redelivers: bool,
-    configs: Map<String, Value>,
-    /// As Pulsar's provider has resolved them.
-    #[serde(default)]
-    secrets: Map<String, Value>,
+    max_message_retries: Option<i64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -61,8 +68,9 @@ pub enum Job {
 pub fn job(json: &[u8], environment: &BTreeMap<String, String>) -> Result<Job> {
     let open: Open = serde_json::from_slice(json)
         .map_err(|error| Error::new(Kind::Configuration, "understand the NAR's shim", format!("its OPEN frame: {error}")))?;
-    let worker = worker_id(&open.tenant, &open.namespace, &open.name, open.instance);
-    let (kind, redelivers) = (open.kind, open.redelivers);
+    let connector = &open.connector;
+    let worker = worker_id(&connector.tenant, &connector.namespace, &connector.name, open.instance);
+    let (kind, redelivers) = (open.kind, connector.max_message_retries.is_some_and(|retries| retries >= 0));
     let document = open.document();
     match kind {
         Direction::Source => {
@@ -79,7 +87,7 @@ pub fn job(json: &[u8], environment: &BTreeMap<String, String>) -> Result<Job> {
 }
 
 impl Open {
-    /// As the file that other hosts read. What Pulsar does by itself here (subscribing, batching, dead letters) is left out.
+    /// As the file that other hosts read.
     fn document(mut self) -> Document {
         // Pulsar fills secrets in under any name, as `${NAME}`; those that are named like a key stand for it.
         let (known, aliases) = match self.kind {
@@ -87,18 +95,24 @@ impl Open {
             Direction::Sink => (properties::<SinkKeys>(), ALIASES),
         };
         self.secrets.retain(|name, _| known.contains_key(name) || aliases.names.iter().any(|(alias, _)| alias == name));
-        let mut top = Map::new();
-        for (name, value) in [("tenant", self.tenant), ("namespace", self.namespace), ("name", self.name)] {
-            top.insert(name.into(), value.into());
+        let Connector { tenant, namespace, name, topic_name, inputs, processing_guarantees, .. } = self.connector;
+        let topics = match self.kind {
+            Direction::Source => ("topicName", topic_name.into()),
+            Direction::Sink => ("inputs", inputs.into()),
+        };
+        let top = [
+            ("tenant", tenant.into()),
+            ("namespace", namespace.into()),
+            ("name", name.into()),
+            topics,
+            ("processingGuarantees", processing_guarantees.into()),
+            ("configs", self.configs.into()),
+            ("secrets", self.secrets.into()),
+        ];
+        Document {
+            name: "of the connector".into(),
+            top: top.map(|(name, value): (&str, Value)| (name.into(), value)).into_iter().collect(),
         }
-        match self.kind {
-            Direction::Source => drop(top.insert("topicName".into(), self.topic_name.into())),
-            Direction::Sink => drop(top.insert("inputs".into(), self.inputs.into())),
-        }
-        top.insert("processingGuarantees".into(), self.processing_guarantees.into());
-        top.insert("configs".into(), self.configs.into());
-        top.insert("secrets".into(), self.secrets.into());
-        Document { name: "of the connector".into(), top }
     }
 }
 
@@ -109,9 +123,14 @@ mod tests {
     use super::*;
 
     fn source(changes: &[(&str, Value)]) -> Result<Source> {
+        let connector = json!({
+            "tenant": "public", "namespace": "default", "name": "orders", "topicName": "out", "processingGuarantees": "ATLEAST_ONCE",
+            // Pulsar's own affair, and refused where we publish by ourselves.
+            "batchBuilder": "KEY_BASED", "parallelism": 4,
+        });
         let mut open = json!({
-            "kind": "source", "tenant": "public", "namespace": "default", "name": "orders", "instance": 3, "topicName": "out",
-            "processingGuarantees": "ATLEAST_ONCE", "configs": {"awsDynamodbStreamArn": "table:orders", "awsRegion": "us-east-1", "numRetries": 5.0},
+            "kind": "source", "instance": 3, "connector": connector, "secrets": {},
+            "configs": {"awsDynamodbStreamArn": "table:orders", "awsRegion": "us-east-1", "numRetries": 5.0},
         });
         for (key, value) in changes {
             open[key] = value.clone();

@@ -79,22 +79,4 @@ final class Frames {
         }
         return properties;
     }
-
-    /** JSON of maps, collections, texts, numbers, booleans and null: all that a configuration is made of. */
-    static String json(Object value) {
-        if (value == null || value instanceof Number || value instanceof Boolean) {
-            return String.valueOf(value);
-        }
-        StringBuilder json = new StringBuilder();
-        if (value instanceof Map<?, ?> map) {
-            map.forEach((key, item) -> json.append(json.isEmpty() ? "" : ",").append(json(key.toString())).append(':').append(json(item)));
-            return "{" + json + "}";
-        }
-        if (value instanceof Iterable<?> list) {
-            list.forEach(item -> json.append(json.isEmpty() ? "" : ",").append(json(item)));
-            return "[" + json + "]";
-        }
-        value.toString().chars().forEach(c -> json.append(c < ' ' || c == '"' || c == '\\' ? String.format("\\u%04x", c) : (char) c));
-        return "\"" + json + "\"";
-    }
 }

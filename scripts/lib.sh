@@ -10,10 +10,11 @@ java_command() { # [tool]
   if [ -n "${JAVA_HOME:-}" ]; then echo "$JAVA_HOME/bin/${1:-java}"; else echo "${1:-java}"; fi
 }
 
-# Checks everything that has to be installed, and tells all that is missing at once. With `jdk`, also what compiles the tests' Java programs;
-# with `python`, also what the stand-in for AWS needs.
-prerequisites() { # [jdk] [python]
-  local missing=()
+# What is not installed, each with the way to install it.
+missing=()
+
+# Adds Rust to what is missing, unless it is there.
+need_rust() {
   local toolchain
   toolchain=$(sed -n 's/^channel = "\(.*\)"/\1/p' "$root/rust-toolchain.toml")
   if ! command -v cargo >/dev/null; then
@@ -21,6 +22,20 @@ prerequisites() { # [jdk] [python]
   elif ! (cd "$root" && cargo --version >/dev/null 2>&1); then
     missing+=("Rust $toolchain: rustup toolchain install $toolchain --profile minimal --component clippy,rustfmt")
   fi
+}
+
+# Ends the script if anything is missing, and tells all of it at once.
+end_if_missing() {
+  [ ${#missing[@]} -gt 0 ] || return 0
+  say "Missing:"
+  printf '  - %s\n' "${missing[@]}" >&2
+  exit 64
+}
+
+# Checks everything that has to be installed. With `jdk`, also what compiles the tests' Java programs;
+# with `python`, also what the stand-in for AWS needs.
+prerequisites() { # [jdk] [python]
+  need_rust
   command -v cc >/dev/null || missing+=("a C compiler (Debian, Ubuntu: apt-get install build-essential; macOS: xcode-select --install)")
   local java=""
   if command -v "$(java_command)" >/dev/null; then
@@ -36,11 +51,7 @@ prerequisites() { # [jdk] [python]
   if [[ " $* " == *" python "* ]] && ! python3 -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
     missing+=("Python 3.10 or newer with venv (Debian, Ubuntu: apt-get install python3-venv; macOS: brew install python)")
   fi
-  if [ ${#missing[@]} -gt 0 ]; then
-    say "Missing:"
-    printf '  - %s\n' "${missing[@]}" >&2
-    exit 64
-  fi
+  end_if_missing
 }
 
 # sha256sum under either of its names.

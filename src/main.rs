@@ -1,8 +1,8 @@
 //! The process: arguments → configuration → logging, metrics → runtime → drain → exit code.
 
-use std::{collections::BTreeMap, env, process::ExitCode};
+use std::{collections::BTreeMap, env, process::ExitCode, sync::LazyLock};
 
-use clap::Parser;
+use clap::{CommandFactory, FromArgMatches};
 use pulsar_io_dynamodb::{
     cli::{Check, Cli, Command, ConfigSchema, Kind, Pulsar},
     config::{self, load, pulsar::Given, reference},
@@ -22,7 +22,8 @@ fn main() -> ExitCode {
     if functions::instance::is_meant(&arguments) {
         return ended(functions::run(&arguments, &environment()));
     }
-    let cli = match Cli::try_parse() {
+    let parsed = Cli::command().long_version(PROVENANCE.as_str()).try_get_matches();
+    let cli = match parsed.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version are no errors, and a reader that has gone away is none of ours.
@@ -32,6 +33,20 @@ fn main() -> ExitCode {
     };
     ended(run(cli, &environment()))
 }
+
+/// What this executable was made of. `scripts/static` and the image's build tell the commit; any other build does without, since asking for it would
+/// compile everything again after each commit. Here and not in the library, so that a new commit compiles this file alone.
+static PROVENANCE: LazyLock<String> = LazyLock::new(|| {
+    let commit = option_env!("BUILD_COMMIT").filter(|commit| !commit.is_empty()).unwrap_or("unknown");
+    let features = if cfg!(feature = "cloudwatch") { "cloudwatch" } else { "none" };
+    let libc = if cfg!(target_env = "musl") { "musl" } else { "glibc" };
+    format!(
+        "{}\ncommit: {commit}\nfeatures: {features}\nbuilt for: {} {}, {libc}",
+        env!("CARGO_PKG_VERSION"),
+        env::consts::OS,
+        env::consts::ARCH
+    )
+});
 
 fn ended(outcome: Result<ExitCode>) -> ExitCode {
     match outcome {

@@ -24,11 +24,12 @@ use hyper_util::{
     rt::{TokioExecutor, TokioTimer},
 };
 use rustls::{
-    ClientConfig, DigitallySignedStruct, SignatureScheme,
+    ClientConfig, ConfigBuilder, DigitallySignedStruct, RootCertStore, SignatureScheme, WantsVerifier,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature},
     pki_types::{CertificateDer, ServerName, UnixTime},
 };
+use rustls_native_certs::{CertificateResult, load_native_certs};
 use tokio::sync::Semaphore;
 
 use super::kept::Kept;
@@ -65,7 +66,12 @@ pub(super) fn client(settings: &Settings) -> Result<SharedHttpClient> {
             "trustAllCertificates is on: NO CERTIFICATE IS VERIFIED, and whoever is between here and AWS can read and change everything, \
              credentials included; never use it outside of tests"
         );
-        trusting(settings.connect_timeout)?
+        verified_by(settings.connect_timeout, |tls, provider| {
+            tls.dangerous().with_custom_certificate_verifier(Arc::new(Anybody(provider))).with_no_client_auth()
+        })?
+    } else if let Some(roots) = own_roots(&load_native_certs()) {
+        tracing::info!("this machine has no certificates to trust: Mozilla's count, as of this build; SSL_CERT_FILE names others");
+        verified_by(settings.connect_timeout, |tls, _| tls.with_root_certificates(roots).with_no_client_auth())?
     } else {
         Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https()
     };
@@ -161,40 +167,47 @@ impl HttpConnector for WatchedConnector {
     }
 }
 
-// === no certificate is verified ===
+// === certificates that the SDK's own client cannot be told to trust ===
 
-/// The SDK's own client cannot be told to trust everybody, so this is a plain one.
-fn trusting(connect_timeout: Duration) -> Result<SharedHttpClient> {
+/// An image of this program alone has no certificates; a folder or file of them that cannot be read is a mistake, and nothing stands in for it.
+fn own_roots(found: &CertificateResult) -> Option<RootCertStore> {
+    let none = found.certs.is_empty() && found.errors.is_empty();
+    none.then(|| RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() })
+}
+
+/// A plain client whose `trust` says how certificates are verified.
+fn verified_by(
+    connect_timeout: Duration,
+    trust: impl FnOnce(ConfigBuilder<ClientConfig, WantsVerifier>, Arc<CryptoProvider>) -> ClientConfig,
+) -> Result<SharedHttpClient> {
     let provider = Arc::new(ring::default_provider());
     let failed = |error: rustls::Error| Error::new(Kind::Fatal, "set up TLS", error);
     let tls = ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions().map_err(failed)?;
-    let tls = tls.dangerous().with_custom_certificate_verifier(Arc::new(Anybody(provider))).with_no_client_auth();
+    let tls = trust(tls, provider);
     let mut tcp = TcpConnector::new();
     tcp.enforce_http(false);
     tcp.set_nodelay(true);
     tcp.set_connect_timeout(Some(connect_timeout));
     let https = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().wrap_connector(tcp);
     let client = Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build(https);
-    Ok(http_client_fn(move |settings, _| {
-        SharedHttpConnector::new(Trusting { client: client.clone(), read_timeout: settings.read_timeout() })
-    }))
+    Ok(http_client_fn(move |settings, _| SharedHttpConnector::new(Plain { client: client.clone(), read_timeout: settings.read_timeout() })))
 }
 
 #[derive(Clone)]
-struct Trusting {
+struct Plain {
     client: Client<HttpsConnector<TcpConnector>, SdkBody>,
     read_timeout: Option<Duration>,
 }
 
-impl fmt::Debug for Trusting {
+impl fmt::Debug for Plain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Trusting").field("read_timeout", &self.read_timeout).finish_non_exhaustive()
+        f.debug_struct("Plain").field("read_timeout", &self.read_timeout).finish_non_exhaustive()
     }
 }
 
-impl HttpConnector for Trusting {
+impl HttpConnector for Plain {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-        let Trusting { client, read_timeout } = self.clone();
+        let Plain { client, read_timeout } = self.clone();
         HttpConnectorFuture::new(async move {
             let request = request.try_into_http1x().map_err(|error| ConnectorError::user(error.into()))?;
             let answered = tokio::time::timeout(read_timeout.unwrap_or(Duration::MAX), client.request(request));
@@ -241,5 +254,21 @@ impl ServerCertVerifier for Anybody {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn own_certificates_count_only_where_the_machine_has_none() {
+        let mut found = CertificateResult::default();
+        assert!(own_roots(&found).is_some_and(|roots| roots.len() > 100));
+        found.certs.push(CertificateDer::from(vec![0]));
+        assert!(own_roots(&found).is_none());
+        // As SSL_CERT_FILE may name one.
+        let unreadable = rustls_native_certs::load_certs_from_paths(Some("/no/such/file".as_ref()), None);
+        assert!(!unreadable.errors.is_empty() && own_roots(&unreadable).is_none());
     }
 }

@@ -50,6 +50,17 @@ impl Drop for File {
 }
 
 #[test]
+fn the_version_tells_what_the_program_was_made_of() {
+    let (code, output) = run(&["--version"]);
+    assert_eq!(code, 0, "{output}");
+    let features = if cfg!(feature = "cloudwatch") { "cloudwatch" } else { "none" };
+    // The test's build and the program's are one.
+    let commit = option_env!("BUILD_COMMIT").unwrap_or("unknown");
+    let expected = format!("pulsar-io-dynamodb {}\ncommit: {commit}\nfeatures: {features}\n", env!("CARGO_PKG_VERSION"));
+    assert!(output.starts_with(&expected), "{output}");
+}
+
+#[test]
 fn the_files_that_we_ship_are_good() {
     for kind in ["source", "sink"] {
         let file = format!("connector-config/{kind}.yaml");

@@ -4,6 +4,7 @@ mod bridge;
 mod cli;
 #[cfg(feature = "cloudwatch")]
 mod cloudwatch;
+mod containers;
 mod credentials;
 mod functions;
 mod item_table;

@@ -2,6 +2,7 @@
 
 mod host;
 mod mesh;
+mod resources;
 
 use std::{collections::BTreeMap, fs, path::PathBuf};
 

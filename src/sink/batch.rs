@@ -15,6 +15,8 @@
 //! Message order is the order of positions within a topic partition, and of arrival between partitions. They differ after a
 //! redelivery: an older message that comes while a newer one is in work counts as replaced by it.
 
+mod leave;
+
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     sync::Arc,
@@ -184,6 +186,8 @@ struct Op {
     version: Option<Version>,
     /// Set once DynamoDB has refused it.
     refused: Option<Poison>,
+    /// It is another consumer's by now (see `leave`), and in an unanswered request.
+    void: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -228,7 +232,7 @@ impl Lane {
         if op.version.is_some() {
             return self.ops.push_back(op);
         }
-        let comparable = |other: &(usize, &Op)| other.1.refused.is_none() && other.1.place.0.topic == op.place.0.topic;
+        let comparable = |other: &(usize, &Op)| other.1.refused.is_none() && !other.1.void && other.1.place.0.topic == op.place.0.topic;
         let youngest_first = self.ops.iter().enumerate().rev().filter(comparable);
         let newer = youngest_first.take_while(|(_, other)| other.place >= op.place).last().map(|(at, _)| at);
         match newer {
@@ -267,7 +271,7 @@ impl Batches {
             return Some(Done { ticket, outcome: Outcome::Coalesced });
         }
         let bytes = wire_bytes(&write);
-        let op = Op { ticket, place, bytes, write: Arc::new(write), late: false, version, refused: None };
+        let op = Op { ticket, place, bytes, write: Arc::new(write), late: false, version, refused: None, void: false };
         if let Some(lane) = self.lanes.get_mut(&key) {
             lane.insert(op);
             return None;
@@ -336,8 +340,7 @@ impl Batches {
             }
         }
         self.retry(again, now, retry_at);
-        for key in at_once.into_iter().rev() {
-            self.lane(&key).state = State::Ready;
+        for key in self.unsent(at_once).into_iter().rev() {
             self.ready.push_front((now, key));
         }
         done
@@ -353,11 +356,9 @@ impl Batches {
     pub fn refused(&mut self, batch: u64, error: &Error, now: Moment) {
         let mut keys = self.in_flight.remove(&batch).unwrap_or_default();
         if keys.len() > 1 {
-            for key in &keys {
-                self.lane(key).state = State::Ready;
-            }
+            keys = self.unsent(keys);
             let half = keys.split_off(keys.len() / 2);
-            self.suspects.extend([keys, half]);
+            self.suspects.extend([keys, half].into_iter().filter(|part| !part.is_empty()));
         } else if let Some(key) = keys.pop() {
             self.refuse(key, Poison::refused(error), now);
         }
@@ -367,7 +368,10 @@ impl Batches {
         let lane = self.lane(&key);
         if let State::InFlight { covers } = lane.state {
             let culprit = lane.chosen(covers);
-            if covers > 1 && lane.one_by_one == 0 && !Arc::ptr_eq(&lane.write(covers), &lane.ops[culprit].write) {
+            if lane.ops.iter().take(covers).any(|op| op.void) {
+                // Whoever has it now will see.
+                lane.drop_void();
+            } else if covers > 1 && lane.one_by_one == 0 && !Arc::ptr_eq(&lane.write(covers), &lane.ops[culprit].write) {
                 lane.one_by_one = covers;
             } else {
                 lane.ops[culprit].refused = Some(poison);
@@ -424,7 +428,8 @@ impl Batches {
         let lane = self.lane(&key);
         let State::InFlight { covers } = lane.state else { return };
         let written = lane.chosen(covers);
-        let place = lane.ops[written].place.clone();
+        let stored = &lane.ops[written];
+        let place = (!stored.void).then(|| stored.place.clone());
         for (at, op) in lane.ops.drain(..covers).enumerate() {
             let outcome = match (outcome, &op.write.action) {
                 _ if at != written => Outcome::Coalesced,
@@ -438,11 +443,14 @@ impl Batches {
         lane.attempts = 0;
         lane.failing_since = None;
         lane.one_by_one = lane.one_by_one.saturating_sub(covers);
-        self.stored.remember(&key, place, self.limits.remember);
+        if let Some(place) = place {
+            self.stored.remember(&key, place, self.limits.remember);
+        }
         self.advance(key, now);
     }
 
     fn retry(&mut self, keys: Vec<Target>, now: Moment, at: Moment) {
+        let keys = self.unsent(keys);
         if keys.is_empty() {
             return;
         }
@@ -450,7 +458,6 @@ impl Batches {
             let lane = self.lane(key);
             lane.attempts = lane.attempts.saturating_add(1);
             lane.failing_since.get_or_insert(now);
-            lane.state = State::Ready;
         }
         self.next_id += 1;
         self.delayed.insert((at, self.next_id), keys);

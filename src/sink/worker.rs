@@ -27,7 +27,7 @@ use super::{
     write::{Answer as Answered, Drive, Verdict, Writer},
 };
 use crate::{
-    error::{Error, Kind, Result, Retry},
+    error::{Error, Kind, Limit, Result, Retry},
     metrics::{health::Health, names},
     ports::{EntryId, Fate, InboundMessage, Inbox, ItemTables, KeySchema, Moment, Publisher, Schemas, Vehicle, Write},
 };
@@ -338,7 +338,8 @@ impl<I: Inbox, S: Schemas, T: ItemTables> Worker<I, S, T> {
             Verdict::Failed { error, retry_at } => {
                 self.failed(&error);
                 tracing::warn!(table = %self.settings.table_name, attempts = batch.attempts + 1, %error, "a batch failed, trying again");
-                self.batches.failed(batch.id, now, retry_at);
+                let key_range = error.kind() == Kind::Throttled && error.limit() == Limit::KeyRange;
+                self.batches.failed(batch.id, now, retry_at, key_range);
                 if error.retry() == Retry::Manual {
                     self.health.red(STAGE, &error);
                 }

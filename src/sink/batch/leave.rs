@@ -19,6 +19,7 @@ impl Batches {
             delayed.for_each(|keys| keys.retain(|key| !gone.contains(key)));
             self.delayed.retain(|_, keys| !keys.is_empty());
             self.suspects.retain(|keys| !keys.is_empty());
+            self.heat.forget(&gone);
         }
         left
     }

@@ -417,7 +417,7 @@ impl InboundMessage {
 /// What comes from a subscription.
 #[derive(Debug)]
 pub enum Inbound {
-    Message(InboundMessage),
+    Message(Box<InboundMessage>),
     /// What has come from this topic partition is void: it is another consumer's by now, or comes again. No write of it may be sent any more, no
     /// acknowledgement counts, and `released` has to follow once none of its writes is unanswered.
     Lost(Arc<str>),

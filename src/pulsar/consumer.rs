@@ -79,23 +79,17 @@ struct Papers {
     closing: bool,
 }
 
-/// What the inbox finds.
-pub(super) enum Found {
-    Entry(MessageIdData, Payload),
-    Lost,
-}
-
 impl Desk {
     fn lock(&self) -> MutexGuard<'_, Papers> {
         self.papers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// An entry only where there is `room` for one.
-    pub fn poll_take(&self, room: bool, context: &mut Context<'_>) -> Poll<Found> {
+    /// An entry, only where there is `room` for one; or `None`: what was taken is void.
+    pub fn poll_take(&self, room: bool, context: &mut Context<'_>) -> Poll<Option<(MessageIdData, Payload)>> {
         self.waker.register(context.waker());
         let mut papers = self.lock();
         if std::mem::take(&mut papers.lost) {
-            return Poll::Ready(Found::Lost);
+            return Poll::Ready(None);
         }
         if !papers.open || !room {
             return Poll::Pending;
@@ -105,7 +99,7 @@ impl Desk {
         if papers.delivered.is_empty() || papers.taken >= TAKEN {
             self.orders.notify_one();
         }
-        Poll::Ready(Found::Entry(id, payload))
+        Poll::Ready(Some((id, payload)))
     }
 
     pub fn ack(&self, id: MessageIdData) {
@@ -113,7 +107,7 @@ impl Desk {
         self.orders.notify_one();
     }
 
-    /// No write of what was taken before the last `Lost` is unanswered.
+    /// No write of what was taken before the last `None` is unanswered.
     pub fn released(&self) {
         let mut papers = self.lock();
         // Otherwise it was about an earlier one.

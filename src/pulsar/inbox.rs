@@ -15,7 +15,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     client::{Attempts, Client, classify},
-    consumer::{Consumer, Desk, Found},
+    consumer::{Consumer, Desk},
     partitions,
     unpack::unpack,
 };
@@ -287,11 +287,11 @@ impl Session {
     /// An error is the end of it.
     fn poll_receive(&mut self, topic: &Arc<str>, room: bool, context: &mut Context<'_>) -> Poll<Result<Inbound>> {
         match self.desk.poll_take(room && self.unpacked.is_empty(), context) {
-            Poll::Ready(Found::Lost) => {
+            Poll::Ready(None) => {
                 self.unpacked.clear();
                 return Poll::Ready(Ok(Inbound::Lost(topic.clone())));
             }
-            Poll::Ready(Found::Entry(id, payload)) => match unpack(topic, &id, payload) {
+            Poll::Ready(Some((id, payload))) => match unpack(topic, &id, payload) {
                 Ok(messages) => self.unpacked.extend(messages),
                 Err(why) => {
                     let doing = format!("read entry {}:{} of topic {topic}", id.ledger_id, id.entry_id);
@@ -301,7 +301,7 @@ impl Session {
             Poll::Pending => {}
         }
         if room && let Some(message) = self.unpacked.pop_front() {
-            return Poll::Ready(Ok(Inbound::Message(message)));
+            return Poll::Ready(Ok(Inbound::Message(Box::new(message))));
         }
         let lost = |why: String| Error::new(Kind::Unavailable, format!("receive from topic {topic}"), why);
         match ready!(Pin::new(&mut self.consumer).poll(context)) {

@@ -63,7 +63,7 @@ fn subscription(topic: &str) -> Subscription {
 pub async fn next(inbox: &mut TopicInbox) -> InboundMessage {
     let received = tokio::time::timeout(Duration::from_secs(30), inbox.receive(true)).await.expect("a message within 30 s");
     match received.expect("the subscription lives") {
-        Inbound::Message(message) => message,
+        Inbound::Message(message) => *message,
         Inbound::Lost(topic) => panic!("{topic} is lost"),
     }
 }

@@ -90,7 +90,7 @@ impl Inbox for FrameInbox {
             return Err(Error::new(Kind::Fatal, "receive messages", "Pulsar's instance has ended, or closed the pipe"));
         };
         self.ids.entry(message.entry.clone()).or_default().push(id);
-        Ok(Inbound::Message(message))
+        Ok(Inbound::Message(Box::new(message)))
     }
 
     fn ack(&mut self, entry: &EntryId) -> Result<()> {

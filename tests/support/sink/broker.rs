@@ -229,7 +229,7 @@ impl Consumer {
         if messages[index].sequence > 0 {
             properties.push(("SEQUENCE_NUMBER".into(), messages[index].sequence.to_string()));
         }
-        Some(Ok(Inbound::Message(InboundMessage {
+        Some(Ok(Inbound::Message(Box::new(InboundMessage {
             entry: entry_id(number),
             batch_index: index as u32,
             batch_size: messages.len() as u32,
@@ -244,7 +244,7 @@ impl Consumer {
             sequence_id: None,
             null_value: false,
             schema_version: messages[index].schema.map(|version| vec![version]),
-        })))
+        }))))
     }
 }
 

@@ -25,6 +25,8 @@ pub struct Error {
 pub enum Limit {
     /// One partition's: only its keys are too busy.
     KeyRange,
+    /// One partition's of an index: which of the table's keys are in it is not known.
+    IndexKeyRange,
     /// The service does not say.
     #[default]
     Unknown,
@@ -41,6 +43,7 @@ impl Limit {
     pub fn name(self) -> &'static str {
         match self {
             Limit::KeyRange => "key_range",
+            Limit::IndexKeyRange => "index_key_range",
             Limit::Unknown => "unknown",
             Limit::Provisioned => "provisioned",
             Limit::OnDemandMaximum => "on_demand_maximum",

@@ -395,14 +395,14 @@ pub struct InboundMessage {
     pub key_is_base64: bool,
     pub ordering_key: Option<Vec<u8>>,
     pub payload: Bytes,
-    /// The producer sent null. `false` too where the client library does not tell: a message of a batch.
+    /// The producer sent null.
     pub null_value: bool,
     pub properties: Vec<(String, String)>,
     /// Epoch milliseconds.
     pub publish_time: u64,
     pub event_time: Option<u64>,
     pub producer_name: String,
-    /// `None` where the client library does not tell: a message of a batch.
+    /// `None` where nobody tells.
     pub sequence_id: Option<u64>,
     pub schema_version: Option<Vec<u8>>,
 }
@@ -414,13 +414,24 @@ impl InboundMessage {
     }
 }
 
+/// What comes from a subscription.
+#[derive(Debug)]
+pub enum Inbound {
+    Message(Box<InboundMessage>),
+    /// What has come from this topic partition is void: it is another consumer's by now, or comes again. No write of it may be sent any more, no
+    /// acknowledgement counts, and `released` has to follow once none of its writes is unanswered.
+    Lost(Arc<str>),
+}
+
 /// Receives from one subscription. A message may come again, also one that is in work: at least once.
 ///
-/// The messages of an entry come one after the other, from index 0, unless the connection is lost in between: then the entry comes again.
+/// The messages of an entry come one after the other, from index 0, unless the partition is lost in between: then the entry comes again.
 /// The entries of a partition come in their order, and again in it after a reconnection.
 pub trait Inbox: Send + 'static {
-    /// Cancel-safe. An error is final: the subscription is gone.
-    fn receive(&mut self) -> impl Future<Output = Result<InboundMessage>> + Send;
+    /// Cancel-safe. A message only where there is `room` for it. An error is final: the subscription is gone.
+    fn receive(&mut self, room: bool) -> impl Future<Output = Result<Inbound>> + Send;
+    /// After `Lost`: no write of what had come from this topic partition before is unanswered. Another consumer may write from now on (K1).
+    fn released(&mut self, _topic: &str) {}
     /// Acknowledges a whole entry, best effort: when it gets lost, the entry comes again. Does not wait.
     fn ack(&mut self, entry: &EntryId) -> Result<()>;
     /// Gives a message back that can never be written, to whoever moves it to a dead-letter topic once it has come often enough. `false` where

@@ -47,6 +47,9 @@ const PURE: &[&str] = &[
     "sink/coalesce.rs",
     "sink/batch.rs",
     "sink/ack.rs",
+    "sink/batch/leave.rs",
+    "pulsar/permits.rs",
+    "pulsar/turn.rs",
 ];
 
 fn sources() -> Vec<(String, String)> {

@@ -13,6 +13,7 @@ use pulsar_io_dynamodb::{
     sink::{
         decode::{Decoder, Rules},
         map::map,
+        mode::{Mode, What},
         shape::Shape as SinkShape,
     },
     source::convert::{Order, Record, shape::Shape},
@@ -23,6 +24,10 @@ use crate::golden::golden;
 
 /// What the sink does with a message, under its default configuration.
 fn written(message: &OutboundMessage, schema: &KeySchema) -> Action {
+    written_as(What::Put, message, schema)
+}
+
+fn written_as(what: What, message: &OutboundMessage, schema: &KeySchema) -> Action {
     let inbound = InboundMessage {
         entry: EntryId { topic: "persistent://public/default/orders".into(), ledger: 1, entry: 1, batch_index: None },
         batch_index: 0,
@@ -39,10 +44,12 @@ fn written(message: &OutboundMessage, schema: &KeySchema) -> Action {
         sequence_id: None,
         schema_version: None,
     };
-    let record = Decoder::new(Rules::default()).decode(&inbound).expect("readable");
+    let rules = Rules { old_images: what == What::Update, ..Rules::default() };
+    let record = Decoder::new(rules).decode(&inbound).expect("readable");
     let decoded = SinkShape::default().shape(record, &inbound, schema, inbound.publish_time).expect("of this shape");
     let table: Arc<str> = "copies".into();
-    map(decoded, &table, schema).expect("an item of the table").expect("something to write").write.action
+    let mapped = map(decoded, &table, schema).expect("an item of the table").expect("something to write");
+    Mode { what, ..Mode::default() }.shape(mapped, schema, &inbound, 1_700_000_000).expect("a write").write.action
 }
 
 fn message(record: &str, order: Order) -> OutboundMessage {
@@ -102,7 +109,7 @@ fn changes() -> impl Strategy<Value = Vec<(Item, Option<Item>)>> {
 
 proptest! {
     #[test]
-    fn t40_any_table_through_source_and_sink_is_the_same_table(changes in changes(), sorted in any::<bool>()) {
+    fn t40_any_table_through_source_and_sink_is_the_same_table(changes in changes(), sorted in any::<bool>(), updated in any::<bool>()) {
         let schema = KeySchema { partition: ("pk".into(), KeyType::N), sort: Some(("sk".into(), KeyType::B)) };
         let place = |item: &Item| ItemKey::of(item, &schema).expect("a key");
         let (mut a, mut b): (BTreeMap<_, Item>, BTreeMap<_, Item>) = Default::default();
@@ -130,10 +137,20 @@ proptest! {
                 Some(item) => drop(a.insert(place(&item), item)),
                 None => drop(a.remove(&place(&key))),
             }
-            match written(&message(&record, if sorted { Order::Sorted } else { Order::Compat }), &schema) {
-                Action::Put(item) => drop(b.insert(place(&item), item)),
+            // In the mode `update`, attributes that the old image has and the new one has not are gone in B too.
+            let what = if updated { What::Update } else { What::Put };
+            match written_as(what, &message(&record, if sorted { Order::Sorted } else { Order::Compat }), &schema) {
+                Action::Put(item) => {
+                    prop_assert!(!updated);
+                    b.insert(place(&item), item);
+                }
                 Action::Delete(key) => drop(b.remove(&place(&key))),
-                other => prop_assert!(false, "{:?}", other),
+                Action::Update { key, set, remove } => {
+                    prop_assert!(updated);
+                    let item = b.entry(place(&key)).or_insert(key);
+                    item.retain(|name, _| !remove.contains(name));
+                    item.extend(set);
+                }
             }
         }
         prop_assert_eq!(a, b);

@@ -32,7 +32,7 @@ use crate::{
         inbox::{self, Subscription},
         partitions::LOOK_EVERY,
     },
-    sink::Settings,
+    sink::{Settings, decode::Rules, mode::What},
 };
 
 /// Fields of Pulsar's `SinkConfig` that the sink uses.
@@ -232,7 +232,7 @@ pub fn check(document: &Document, environment: &BTreeMap<String, String>) -> Res
         settings: Settings {
             table_name: table.into(),
             created_key,
-            rules,
+            rules: Rules { old_images: mode.what == What::Update, ..rules },
             shape,
             mode,
             max_batch: count(keys.max_batch_size),

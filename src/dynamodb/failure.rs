@@ -56,7 +56,8 @@ fn limit_of(body: &[u8]) -> Limit {
         #[serde(alias = "Reason", default)]
         reason: String,
     }
-    const ENDINGS: [(&str, Limit); 4] = [
+    const ENDINGS: [(&str, Limit); 5] = [
+        ("IndexWriteKeyRangeThroughputExceeded", Limit::IndexKeyRange),
         ("KeyRangeThroughputExceeded", Limit::KeyRange),
         ("ProvisionedThroughputExceeded", Limit::Provisioned),
         ("MaxOnDemandThroughputExceeded", Limit::OnDemandMaximum),

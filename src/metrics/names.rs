@@ -79,7 +79,7 @@ names! {
     describe_counter SINK_RETRIED = "dynamodb_sink_writes_retried_total": "Writes that were sent again, in a request with one that had failed before.";
     describe_counter SINK_BATCHES = "dynamodb_sink_batches_total": "Requests with writes.";
     describe_counter SINK_UNPROCESSED = "dynamodb_sink_unprocessed_total": "Items that DynamoDB returned as unprocessed; they are sent again.";
-    describe_counter SINK_THROTTLED = "dynamodb_sink_throttled_total": "Requests that DynamoDB throttled as a whole, by the limit that they met (label `reason`: key_range, provisioned, on_demand_maximum, account, unknown).";
+    describe_counter SINK_THROTTLED = "dynamodb_sink_throttled_total": "Requests that DynamoDB throttled as a whole, by the limit that they met (label `reason`: key_range, index_key_range, provisioned, on_demand_maximum, account, unknown).";
     describe_counter SINK_CONSUMED = "dynamodb_sink_consumed_write_units_total": "Write capacity units consumed, as DynamoDB says; failed conditions, of which it says nothing, are not in it.";
     describe_counter SINK_DEAD_LETTERED = "dynamodb_sink_dead_lettered_total": "Messages copied to the dead-letter topic, by reason (label `reason`).";
     describe_counter SINK_GIVEN_BACK = "dynamodb_sink_given_back_total": "Messages that cannot be written, given back to Pulsar IO, which moves them to its dead-letter topic in the end; by reason (label `reason`).";

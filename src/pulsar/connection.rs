@@ -1,5 +1,5 @@
 //! A connection to a broker of our own, for what the client library does not do: tell how large a message may be, ask for a schema without a consumer,
-//! and send a batch that was encoded once (`docs/decisions/019`).
+//! send a batch that was encoded once (`docs/decisions/019`), and tell a consumer whose turn it is (`docs/decisions/024`).
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -46,8 +46,10 @@ pub(super) struct Connection {
     broker: String,
     /// `None`: a broker older than the setting.
     pub max_message_size: Option<usize>,
-    /// Whether anything came since this was last `false`.
+    /// Whether anything came since the last pulse.
     heard: bool,
+    /// Whether the broker was asked then if it is there.
+    asked: bool,
 }
 
 impl Connection {
@@ -70,7 +72,7 @@ impl Connection {
             Box::new(stream)
         };
         let frames = Framed::new(stream, Codec);
-        let mut connection = Self { frames, settings: settings.clone(), broker, max_message_size: None, heard: false };
+        let mut connection = Self { frames, settings: settings.clone(), broker, max_message_size: None, heard: false, asked: false };
         connection.shake_hands(address).await?;
         Ok(connection)
     }
@@ -117,13 +119,19 @@ impl Connection {
 
     /// The next command that is not about the connection itself. May be dropped at any await.
     pub async fn receive(&mut self) -> Result<BaseCommand> {
+        self.next().await.map(|message| message.command)
+    }
+
+    /// As `receive`, with what a command carries.
+    pub async fn next(&mut self) -> Result<Message> {
         loop {
-            let command = match self.frames.next().await {
-                Some(Ok(Message { command, .. })) => command,
+            let message = match self.frames.next().await {
+                Some(Ok(message)) => message,
                 Some(Err(error)) => return Err(self.failed(Kind::Unavailable, error)),
                 None => return Err(self.failed(Kind::Unavailable, "it closed the connection")),
             };
             self.heard = true;
+            let command = &message.command;
             if command.ping.is_some() {
                 self.send(BaseCommand { r#type: Type::Pong.into(), pong: Some(CommandPong {}), ..Default::default() }).await?;
             } else if command.auth_challenge.is_some() {
@@ -135,7 +143,7 @@ impl Connection {
                 };
                 self.send(BaseCommand { r#type: Type::AuthResponse.into(), auth_response: Some(response), ..Default::default() }).await?;
             } else if command.pong.is_none() {
-                return Ok(command);
+                return Ok(message);
             }
         }
     }
@@ -143,19 +151,29 @@ impl Connection {
     /// Waits while there is nothing to do, and sees to it that both sides know that the other is there. Returns what ends that: a command, or the
     /// connection's end. May be dropped at any await.
     pub async fn idle(&mut self) -> Result<BaseCommand> {
-        let mut asked = false;
+        (self.heard, self.asked) = (false, false);
         loop {
-            self.heard = false;
             match tokio::time::timeout(KEEP_ALIVE, self.receive()).await {
                 Ok(ended) => return ended,
-                Err(_) if self.heard => asked = false,
-                Err(_) if asked => return Err(self.failed(Kind::Unavailable, "it does not answer")),
-                Err(_) => {
-                    asked = true;
-                    self.send(BaseCommand { r#type: Type::Ping.into(), ping: Some(CommandPing {}), ..Default::default() }).await?;
-                }
+                Err(_) => self.pulse().await?,
             }
         }
+    }
+
+    /// To be called at regular intervals: asks a broker that was silent since the last time whether it is there.
+    ///
+    /// # Errors
+    /// It was asked the last time, and nothing has come since.
+    pub async fn pulse(&mut self) -> Result<()> {
+        match (std::mem::take(&mut self.heard), self.asked) {
+            (true, _) => self.asked = false,
+            (false, true) => return Err(self.failed(Kind::Unavailable, "it does not answer")),
+            (false, false) => {
+                self.asked = true;
+                self.send(BaseCommand { r#type: Type::Ping.into(), ping: Some(CommandPing {}), ..Default::default() }).await?;
+            }
+        }
+        Ok(())
     }
 
     fn token(&self) -> Result<Option<Vec<u8>>> {

@@ -1,31 +1,28 @@
 //! Receives from one subscription: a consumer for each topic partition.
-//!
-//! Not the client's consumer of many topics: that one drops a partition whose connection it gave up without a word (H1).
 
 use std::{
+    collections::VecDeque,
     future::poll_fn,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
-use ::pulsar::{Consumer, ConsumerOptions, SubType, TokioExecutor, consumer, message::proto::MessageIdData};
-use bytes::Bytes;
-use futures_util::{FutureExt, StreamExt};
-use tokio::{
-    sync::mpsc,
-    task::{JoinHandle, JoinSet},
-};
+use ::pulsar::message::proto::MessageIdData;
+use tokio::{sync::mpsc, task::JoinSet};
+use tokio_util::task::AbortOnDropHandle;
 
+use super::{
+    client::{Attempts, Client, classify},
+    consumer::{Consumer, Desk},
+    partitions,
+    unpack::unpack,
+};
 use crate::{
     error::{Error, Kind, Result},
     metrics::health::Health,
-    ports::{EntryId, InboundMessage, Inbox},
-    pulsar::{
-        client::{Attempts, Client, classify},
-        partitions,
-    },
+    ports::{EntryId, Inbound, InboundMessage, Inbox},
 };
 
 /// How the messages of a subscription are shared out among its consumers.
@@ -82,14 +79,12 @@ struct Partition {
     client: Client,
     subscription: Arc<Subscription>,
     topic: Arc<str>,
+    health: Health,
     state: State,
-    /// Acknowledged while there was nobody to tell. The next consumer can do it: an entry is named by its place in the log.
-    late_acks: Vec<MessageIdData>,
 }
 
 enum State {
-    /// In a task of its own: a subscribe request that is dropped half way would leave a consumer at the broker that nobody reads.
-    Subscribing(JoinHandle<Result<Session>>),
+    Subscribing(AbortOnDropHandle<Result<Session>>),
     Subscribed(Session),
     /// For the moment between two others.
     Changing,
@@ -97,8 +92,11 @@ enum State {
 
 /// One life of a consumer. Its trouble outlives it: a consumer that is lost again and again must not be a new one each time (H1).
 struct Session {
-    consumer: Box<Consumer<Vec<u8>, TokioExecutor>>,
+    desk: Arc<Desk>,
+    consumer: AbortOnDropHandle<Result<()>>,
     attempts: Attempts,
+    /// Of the entry that was taken last, what is not handed on yet.
+    unpacked: VecDeque<InboundMessage>,
 }
 
 impl TopicInbox {
@@ -128,7 +126,7 @@ impl TopicInbox {
         Ok(Self { client, health, later, partitions, added, _looking: looking, turn: 0 })
     }
 
-    fn poll_receive(&mut self, context: &mut Context<'_>) -> Poll<Result<InboundMessage>> {
+    fn poll_receive(&mut self, room: bool, context: &mut Context<'_>) -> Poll<Result<Inbound>> {
         while let Poll::Ready(Some(names)) = self.added.poll_recv(context) {
             let subscribe = |name: String| Partition::new(self.client.clone(), self.later.clone(), name.into(), self.health.clone());
             self.partitions.extend(names.into_iter().map(subscribe));
@@ -136,7 +134,7 @@ impl TopicInbox {
         let count = self.partitions.len();
         for step in 0..count {
             let at = (self.turn + step) % count;
-            if let Poll::Ready(received) = self.partitions[at].poll_receive(context) {
+            if let Poll::Ready(received) = self.partitions[at].poll_receive(room, context) {
                 self.turn = at + 1;
                 return Poll::Ready(received);
             }
@@ -157,8 +155,8 @@ async fn look(client: Client, topic: String, mut known: usize, every: Duration, 
 }
 
 impl Inbox for TopicInbox {
-    async fn receive(&mut self) -> Result<InboundMessage> {
-        poll_fn(|context| self.poll_receive(context)).await
+    async fn receive(&mut self, room: bool) -> Result<Inbound> {
+        poll_fn(|context| self.poll_receive(room, context)).await
     }
 
     fn ack(&mut self, entry: &EntryId) -> Result<()> {
@@ -171,10 +169,24 @@ impl Inbox for TopicInbox {
         }
     }
 
-    async fn close(mut self) -> Result<()> {
+    fn released(&mut self, topic: &str) {
+        for partition in self.partitions.iter().filter(|partition| &*partition.topic == topic) {
+            if let State::Subscribed(session) = &partition.state {
+                session.desk.released();
+            }
+        }
+    }
+
+    async fn close(self) -> Result<()> {
+        let sessions: Vec<Session> = self.partitions.into_iter().filter_map(|partition| partition.state.session()).collect();
+        sessions.iter().for_each(|session| session.desk.close());
         let all = async {
-            for partition in &mut self.partitions {
-                partition.close().await;
+            for session in sessions {
+                match session.consumer.await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => tracing::debug!(%error, "a consumer was not closed cleanly"),
+                    Err(error) => tracing::debug!(%error, "a consumer was not closed cleanly"),
+                }
             }
         };
         if tokio::time::timeout(CLOSE_TIMEOUT, all).await.is_err() {
@@ -186,149 +198,116 @@ impl Inbox for TopicInbox {
 
 impl Partition {
     fn new(client: Client, subscription: Arc<Subscription>, topic: Arc<str>, health: Health) -> Self {
-        let attempts = Attempts::new(format!("receive from {topic}"), health);
-        let state = State::Subscribing(tokio::spawn(subscribe(client.clone(), subscription.clone(), topic.clone(), attempts, None)));
-        Self { client, subscription, topic, state, late_acks: Vec::new() }
+        let attempts = Attempts::new(format!("receive from {topic}"), health.clone());
+        let mut partition = Self { client, subscription, topic, health, state: State::Changing };
+        partition.subscribe(attempts, None);
+        partition
     }
 
-    fn poll_receive(&mut self, context: &mut Context<'_>) -> Poll<Result<InboundMessage>> {
+    fn poll_receive(&mut self, room: bool, context: &mut Context<'_>) -> Poll<Result<Inbound>> {
         loop {
             match &mut self.state {
-                State::Subscribing(task) => match std::task::ready!(Pin::new(task).poll(context)) {
-                    Ok(Ok(session)) => {
-                        self.state = State::Subscribed(session);
-                        std::mem::take(&mut self.late_acks).into_iter().for_each(|id| self.ack(id));
+                State::Subscribing(task) => match ready!(Pin::new(task).poll(context)) {
+                    Ok(Ok(session)) => self.state = State::Subscribed(session),
+                    Ok(Err(error)) => {
+                        self.state = State::Changing;
+                        return Poll::Ready(Err(error));
                     }
-                    Ok(Err(error)) => return Poll::Ready(Err(error)),
                     Err(error) => {
+                        self.state = State::Changing;
                         return Poll::Ready(Err(Error::new(Kind::Fatal, format!("subscribe to topic {}", self.topic), error)));
                     }
                 },
-                State::Subscribed(session) => match std::task::ready!(session.consumer.poll_next_unpin(context)) {
-                    Some(Ok(message)) => return Poll::Ready(Ok(inbound(&self.topic, message))),
-                    ended => self.subscribe_again(ended.and_then(Result::err)),
+                State::Subscribed(session) => match ready!(session.poll_receive(&self.topic, room, context)) {
+                    Ok(received) => return Poll::Ready(Ok(received)),
+                    Err(error) => {
+                        // Who has it now is not known.
+                        self.subscribe_again(error);
+                        return Poll::Ready(Ok(Inbound::Lost(self.topic.clone())));
+                    }
                 },
                 State::Changing => return Poll::Pending,
             }
         }
     }
 
-    fn subscribe_again(&mut self, why: Option<::pulsar::Error>) {
-        let State::Subscribed(session) = std::mem::replace(&mut self.state, State::Changing) else { return };
-        let doing = format!("receive from topic {} (what is not acknowledged comes again)", self.topic);
-        let lost = match why {
-            Some(error) => classify(doing, &error),
-            None => Error::new(Kind::Unavailable, doing, "the consumer was lost"),
-        };
-        let (client, subscription, topic) = (self.client.clone(), self.subscription.clone(), self.topic.clone());
-        self.state = State::Subscribing(tokio::spawn(subscribe(client, subscription, topic, session.attempts, Some(lost))));
+    fn subscribe_again(&mut self, lost: Error) {
+        if let Some(session) = std::mem::replace(&mut self.state, State::Changing).session() {
+            self.subscribe(session.attempts, Some(lost));
+        }
+    }
+
+    fn subscribe(&mut self, attempts: Attempts, lost: Option<Error>) {
+        let (client, subscription, topic, health) =
+            (self.client.clone(), self.subscription.clone(), self.topic.clone(), self.health.clone());
+        let session = Session::open(client, subscription, topic, health, attempts, lost);
+        self.state = State::Subscribing(AbortOnDropHandle::new(tokio::spawn(session)));
     }
 
     fn ack(&mut self, id: MessageIdData) {
-        let State::Subscribed(session) = &mut self.state else { return self.late_acks.push(id) };
-        // The client queues acknowledgements without a bound of its own, so this is done at once. They are bounded by what was received.
-        match session.consumer.ack_with_id(&self.topic, id.clone()).now_or_never() {
-            Some(Ok(())) => {}
-            // The consumer is lost, and the stream will say so.
-            _ => self.late_acks.push(id),
+        // Where there is no consumer, all that it had has to come again.
+        if let State::Subscribed(session) = &self.state {
+            session.desk.ack(id);
         }
     }
+}
 
-    async fn close(&mut self) {
-        let State::Subscribed(Session { consumer, .. }) = &mut self.state else { return };
-        // The client works on acknowledgements and messages in one queue and stops when nobody takes the messages. So they are taken
-        // (and left unacknowledged) until a round trip through that queue and the broker proves that all acknowledgements are out.
-        let mut patience = Duration::from_millis(1);
+impl State {
+    fn session(self) -> Option<Session> {
+        if let Self::Subscribed(session) = self { Some(session) } else { None }
+    }
+}
+
+impl Session {
+    async fn open(
+        client: Client,
+        subscription: Arc<Subscription>,
+        topic: Arc<str>,
+        health: Health,
+        mut attempts: Attempts,
+        mut lost: Option<Error>,
+    ) -> Result<Self> {
         loop {
-            // A short try while there is something to take, which is what the client waits for; longer ones when it is the broker.
-            patience = (patience * 2).min(Duration::from_millis(100));
-            while let Some(Some(Ok(_))) = consumer.next().now_or_never() {
-                patience = Duration::from_millis(1);
+            if let Some(error) = lost.take() {
+                attempts.failed(error).await?;
             }
-            match tokio::time::timeout(patience, consumer.check_connection()).await {
-                Ok(Ok(())) => break,
-                Ok(Err(error)) => {
-                    tracing::debug!(topic = %self.topic, %error, "closing without an answer");
-                    break;
+            match attempts.watch(Consumer::open(&client, subscription.clone(), topic.clone(), health.clone())).await {
+                Ok(consumer) => {
+                    attempts.succeeded();
+                    tracing::info!(%topic, subscription = subscription.name, kind = ?subscription.kind, "subscribed");
+                    let desk = consumer.desk();
+                    let consumer = AbortOnDropHandle::new(tokio::spawn(consumer.run()));
+                    return Ok(Self { desk, consumer, attempts, unpacked: VecDeque::new() });
                 }
-                Err(_) => {}
+                Err(error) => lost = Some(error),
             }
         }
-        if let Err(error) = consumer.close().await {
-            tracing::debug!(topic = %self.topic, %error, "the consumer was not closed cleanly");
-        }
     }
-}
 
-impl Drop for Partition {
-    fn drop(&mut self) {
-        if let State::Subscribing(task) = &self.state {
-            task.abort();
-        }
-    }
-}
-
-async fn subscribe(
-    client: Client,
-    subscription: Arc<Subscription>,
-    topic: Arc<str>,
-    mut attempts: Attempts,
-    lost: Option<Error>,
-) -> Result<Session> {
-    if let Some(error) = lost {
-        attempts.failed(error).await?;
-    }
-    loop {
-        let options = ConsumerOptions::default()
-            .with_initial_position(match subscription.initial_position {
-                InitialPosition::Latest => consumer::InitialPosition::Latest,
-                InitialPosition::Earliest => consumer::InitialPosition::Earliest,
-            })
-            .with_receiver_queue_size(subscription.receiver_queue);
-        let consumer = client
-            .consumer()
-            .with_topic(&*topic)
-            .with_subscription(&subscription.name)
-            .with_subscription_type(match subscription.kind {
-                SubscriptionType::Exclusive => SubType::Exclusive,
-                SubscriptionType::Failover => SubType::Failover,
-                SubscriptionType::Shared => SubType::Shared,
-                SubscriptionType::KeyShared => SubType::KeyShared,
-            })
-            .with_consumer_name(&subscription.consumer_name)
-            .with_batch_size(subscription.receiver_queue)
-            .with_options(options)
-            .build();
-        match attempts.watch(consumer).await {
-            Ok(consumer) => {
-                attempts.succeeded();
-                tracing::info!(%topic, subscription = subscription.name, kind = ?subscription.kind, "subscribed");
-                return Ok(Session { consumer: Box::new(consumer), attempts });
+    /// An error is the end of it.
+    fn poll_receive(&mut self, topic: &Arc<str>, room: bool, context: &mut Context<'_>) -> Poll<Result<Inbound>> {
+        match self.desk.poll_take(room && self.unpacked.is_empty(), context) {
+            Poll::Ready(None) => {
+                self.unpacked.clear();
+                return Poll::Ready(Ok(Inbound::Lost(topic.clone())));
             }
-            Err(error) => attempts.failed(classify(format!("subscribe to topic {topic} as {}", subscription.name), &error)).await?,
+            Poll::Ready(Some((id, payload))) => match unpack(topic, &id, payload) {
+                Ok(messages) => self.unpacked.extend(messages),
+                Err(why) => {
+                    let doing = format!("read entry {}:{} of topic {topic}", id.ledger_id, id.entry_id);
+                    return Poll::Ready(Err(Error::new(Kind::Unavailable, doing, why)));
+                }
+            },
+            Poll::Pending => {}
         }
-    }
-}
-
-fn inbound(topic: &Arc<str>, message: consumer::Message<Vec<u8>>) -> InboundMessage {
-    let batch_size = message.message_id.batch_size;
-    let id = message.message_id.id;
-    let metadata = message.payload.metadata;
-    let batched = metadata.num_messages_in_batch.is_some();
-    InboundMessage {
-        entry: EntryId { topic: topic.clone(), ledger: id.ledger_id, entry: id.entry_id, batch_index: None },
-        batch_index: id.batch_index.and_then(|index| u32::try_from(index).ok()).unwrap_or(0),
-        batch_size: batch_size.or(metadata.num_messages_in_batch).and_then(|size| u32::try_from(size).ok()).unwrap_or(1).max(1),
-        key: metadata.partition_key,
-        key_is_base64: metadata.partition_key_b64_encoded.unwrap_or(false),
-        ordering_key: metadata.ordering_key,
-        payload: Bytes::from(message.payload.data),
-        null_value: metadata.null_value.unwrap_or(false),
-        properties: metadata.properties.into_iter().map(|property| (property.key, property.value)).collect(),
-        publish_time: metadata.publish_time,
-        event_time: metadata.event_time,
-        producer_name: metadata.producer_name,
-        sequence_id: (!batched).then_some(metadata.sequence_id),
-        schema_version: metadata.schema_version,
+        if room && let Some(message) = self.unpacked.pop_front() {
+            return Poll::Ready(Ok(Inbound::Message(Box::new(message))));
+        }
+        let lost = |why: String| Error::new(Kind::Unavailable, format!("receive from topic {topic}"), why);
+        match ready!(Pin::new(&mut self.consumer).poll(context)) {
+            Ok(Ok(())) => Poll::Ready(Err(lost("the consumer was closed".into()))),
+            Ok(Err(error)) => Poll::Ready(Err(error)),
+            Err(error) => Poll::Ready(Err(lost(error.to_string()))),
+        }
     }
 }

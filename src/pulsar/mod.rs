@@ -2,12 +2,16 @@
 
 pub mod client;
 mod connection;
+mod consumer;
 pub mod handshake;
 pub mod inbox;
 pub mod message_id;
 pub mod partitions;
+mod permits;
 pub mod publisher;
 pub mod schema;
+mod turn;
+mod unpack;
 
 /// What the log targets of the library begin with. The colons matter: a filter's target is a prefix, and "pulsar" is one of
 /// `pulsar_io_dynamodb` too.

@@ -96,10 +96,21 @@ impl Acks {
     /// Forgets the partial entries that stand before `id` in its partition.
     fn give_up_before(&mut self, id: &EntryId) -> Vec<EntryId> {
         let first = EntryId { topic: id.topic.clone(), ledger: 0, entry: 0, batch_index: None };
-        let cut: Vec<u64> = self.partial.range(first..id.clone()).map(|(_, place)| *place).collect();
+        let cut = self.partial.range(first..id.clone()).map(|(_, place)| *place).collect();
+        self.give_up(cut)
+    }
+
+    /// Forgets all entries of a topic partition: they are another consumer's by now, or come again. Returns entries to acknowledge, of others.
+    pub fn leave(&mut self, topic: &str) -> Vec<EntryId> {
+        let left = self.entries.iter().filter(|(_, entry)| *entry.id.topic == *topic).map(|(place, _)| *place).collect();
+        self.give_up(left)
+    }
+
+    fn give_up(&mut self, places: Vec<u64>) -> Vec<EntryId> {
         let mut free = BTreeSet::new();
-        for place in cut {
+        for place in places {
             if let Some(entry) = self.entries.remove(&place) {
+                self.held_back -= usize::from(entry.is_complete());
                 self.forget(place, &entry);
                 free.extend(self.unblock(place, entry.before));
             }

@@ -64,6 +64,10 @@ impl Held {
         };
         Self { message, answer }
     }
+
+    pub fn is_of(&self, topic: &str) -> bool {
+        *self.message.entry.topic == *topic
+    }
 }
 
 /// The held message with the answer to its question; `None` where none is held. Cancel-safe: the question goes on.

@@ -15,16 +15,21 @@
 //! Message order is the order of positions within a topic partition, and of arrival between partitions. They differ after a
 //! redelivery: an older message that comes while a newer one is in work counts as replaced by it.
 
+mod heat;
+mod leave;
+
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
     sync::Arc,
     time::Duration,
 };
 
+use self::heat::Heat;
 use super::{
     coalesce::merged,
     map::Target,
     mode::{Shaped, Version},
+    pace,
     poison::Poison,
 };
 use crate::{
@@ -70,6 +75,8 @@ pub struct Batch {
     pub writes: Vec<Arc<Write>>,
     /// How often the unluckiest of them has failed in a row.
     pub attempts: u32,
+    /// All of one partition key that is too busy by itself: what the table takes otherwise is not to be seen here.
+    pub hot: bool,
 }
 
 /// An operation that is over.
@@ -117,14 +124,18 @@ pub struct Grave {
 pub struct Batches {
     limits: Limits,
     lanes: HashMap<Target, Lane>,
-    /// Lanes to send, and how long they may wait for a full batch. Every ready lane is in exactly one of `ready`, `delayed`, `suspects`.
+    /// Lanes to send, and how long they may wait for a full batch. Every ready lane is in exactly one of `ready`, `delayed`, `suspects`, `heat`.
     ready: VecDeque<(Moment, Target)>,
     /// Lanes to send again, by when; what failed together is sent together.
     delayed: BTreeMap<(Moment, u64), Vec<Target>>,
     /// Parts of a refused batch, sent as they are until the culprit is alone.
     suspects: VecDeque<Vec<Target>>,
+    /// Lanes of partition keys that are too busy, at their own pace.
+    heat: Heat,
     graves: VecDeque<Grave>,
     in_flight: HashMap<u64, Vec<Target>>,
+    /// Those of them that `heat` has sent.
+    hot: HashSet<u64>,
     next_id: u64,
     stored: Stored,
 }
@@ -184,6 +195,8 @@ struct Op {
     version: Option<Version>,
     /// Set once DynamoDB has refused it.
     refused: Option<Poison>,
+    /// It is another consumer's by now (see `leave`), and in an unanswered request.
+    void: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -228,7 +241,7 @@ impl Lane {
         if op.version.is_some() {
             return self.ops.push_back(op);
         }
-        let comparable = |other: &(usize, &Op)| other.1.refused.is_none() && other.1.place.0.topic == op.place.0.topic;
+        let comparable = |other: &(usize, &Op)| other.1.refused.is_none() && !other.1.void && other.1.place.0.topic == op.place.0.topic;
         let youngest_first = self.ops.iter().enumerate().rev().filter(comparable);
         let newer = youngest_first.take_while(|(_, other)| other.place >= op.place).last().map(|(at, _)| at);
         match newer {
@@ -248,6 +261,8 @@ impl Lane {
 impl Batches {
     pub fn new(limits: Limits) -> Self {
         Self {
+            heat: Heat::new(limits.max_batch),
+            hot: HashSet::new(),
             limits,
             lanes: HashMap::new(),
             ready: VecDeque::new(),
@@ -267,7 +282,7 @@ impl Batches {
             return Some(Done { ticket, outcome: Outcome::Coalesced });
         }
         let bytes = wire_bytes(&write);
-        let op = Op { ticket, place, bytes, write: Arc::new(write), late: false, version, refused: None };
+        let op = Op { ticket, place, bytes, write: Arc::new(write), late: false, version, refused: None, void: false };
         if let Some(lane) = self.lanes.get_mut(&key) {
             lane.insert(op);
             return None;
@@ -283,13 +298,23 @@ impl Batches {
         if let Some(keys) = self.suspects.pop_front() {
             return Some(self.send(keys));
         }
+        let full = self.limits.max_batch.min(most);
+        let (lanes, coalesce, mut bytes) = (&self.lanes, self.limits.coalesce, 0);
+        let mut fits = |key: &Target| {
+            bytes += next_bytes(&lanes[key], coalesce);
+            bytes <= self.limits.max_bytes
+        };
+        if let Some(keys) = self.heat.next(now, full, &mut fits) {
+            let batch = Batch { hot: true, ..self.send(keys) };
+            self.hot.insert(batch.id);
+            return Some(batch);
+        }
         while let Some(due) = self.delayed.first_entry().filter(|due| due.key().0 <= now) {
             for key in due.remove().into_iter().rev() {
                 self.ready.push_front((now, key));
             }
         }
         let waited = self.ready.front().is_some_and(|(due, _)| *due <= now);
-        let full = self.limits.max_batch.min(most);
         if !waited && !hurry && self.ready.len() < full {
             return None;
         }
@@ -298,7 +323,11 @@ impl Batches {
         while keys.len() < full
             && let Some((_, key)) = self.ready.front()
         {
-            bytes += self.next_bytes(key);
+            if self.heat.takes(key) {
+                self.ready.pop_front();
+                continue;
+            }
+            bytes += next_bytes(&self.lanes[key], coalesce);
             if bytes > self.limits.max_bytes && !keys.is_empty() {
                 break;
             }
@@ -312,7 +341,7 @@ impl Batches {
         let flush = self.ready.front().map(|(due, _)| *due);
         let delayed = self.delayed.keys().next().map(|(due, _)| *due);
         let suspects = self.suspects.front().map(|_| Moment::ZERO);
-        flush.into_iter().chain(delayed).chain(suspects).min()
+        flush.into_iter().chain(delayed).chain(suspects).chain(self.heat.next_due()).min()
     }
 
     /// The next refused write to bury.
@@ -326,6 +355,8 @@ impl Batches {
         let (mut again, mut at_once) = (Vec::new(), Vec::new());
         let keys = self.in_flight.remove(&batch).unwrap_or_default();
         debug_assert_eq!(keys.len(), settled.len(), "K1: a write without an answer");
+        let unprocessed = settled.iter().filter(|settled| **settled == Settled::Again).count();
+        let hot = self.cooled(batch, &keys, unprocessed, now);
         for (key, settled) in keys.into_iter().zip(settled) {
             match settled {
                 Settled::Again => again.push(key),
@@ -335,29 +366,38 @@ impl Batches {
                 Settled::Refused(poison) => self.refuse(key, poison, now),
             }
         }
-        self.retry(again, now, retry_at);
-        for key in at_once.into_iter().rev() {
-            self.lane(&key).state = State::Ready;
+        self.retry(again, now, retry_at, hot);
+        for key in self.unsent(at_once).into_iter().rev() {
             self.ready.push_front((now, key));
         }
         done
     }
 
     /// The batch failed; each of its writes may or may not be stored. Their keys stay locked until they are sent again, in their newest form.
-    pub fn failed(&mut self, batch: u64, now: Moment, retry_at: Moment) {
+    /// `key_range`: the partitions of its keys are too busy, and nothing else.
+    pub fn failed(&mut self, batch: u64, now: Moment, retry_at: Moment, key_range: bool) {
         let keys = self.in_flight.remove(&batch).unwrap_or_default();
-        self.retry(keys, now, retry_at);
+        self.cooled(batch, &keys, if key_range { keys.len() } else { 0 }, now);
+        self.retry(keys, now, retry_at, key_range);
+    }
+
+    /// Whether the batch was one of `heat`. A partition key that is like any other again is treated so.
+    fn cooled(&mut self, batch: u64, keys: &[Target], congested: usize, now: Moment) -> bool {
+        let hot = self.hot.remove(&batch);
+        if hot {
+            self.ready.extend(self.heat.answered(keys, congested).into_iter().map(|key| (now, key)));
+        }
+        hot
     }
 
     /// DynamoDB refused the batch, so nothing of it is stored: a single write is the culprit, several are sent again in two halves.
     pub fn refused(&mut self, batch: u64, error: &Error, now: Moment) {
         let mut keys = self.in_flight.remove(&batch).unwrap_or_default();
+        self.cooled(batch, &keys, 0, now);
         if keys.len() > 1 {
-            for key in &keys {
-                self.lane(key).state = State::Ready;
-            }
+            keys = self.unsent(keys);
             let half = keys.split_off(keys.len() / 2);
-            self.suspects.extend([keys, half]);
+            self.suspects.extend([keys, half].into_iter().filter(|part| !part.is_empty()));
         } else if let Some(key) = keys.pop() {
             self.refuse(key, Poison::refused(error), now);
         }
@@ -367,7 +407,10 @@ impl Batches {
         let lane = self.lane(&key);
         if let State::InFlight { covers } = lane.state {
             let culprit = lane.chosen(covers);
-            if covers > 1 && lane.one_by_one == 0 && !Arc::ptr_eq(&lane.write(covers), &lane.ops[culprit].write) {
+            if lane.ops.iter().take(covers).any(|op| op.void) {
+                // Whoever has it now will see.
+                lane.drop_void();
+            } else if covers > 1 && lane.one_by_one == 0 && !Arc::ptr_eq(&lane.write(covers), &lane.ops[culprit].write) {
                 lane.one_by_one = covers;
             } else {
                 lane.ops[culprit].refused = Some(poison);
@@ -391,21 +434,10 @@ impl Batches {
         failing.fold(None, |so_far, since| Some(so_far.map_or((1, since), |(count, oldest)| (count + 1, since.min(oldest)))))
     }
 
-    fn next_bytes(&self, key: &Target) -> usize {
-        let lane = &self.lanes[key];
-        let covers = lane.covers(self.limits.coalesce).max(1);
-        match &lane.ops[lane.chosen(covers)] {
-            Op { write, version: None, .. } if matches!(write.action, Action::Update { .. }) => {
-                lane.ops.iter().take(covers).map(|op| op.bytes).sum()
-            }
-            chosen => chosen.bytes,
-        }
-    }
-
     fn send(&mut self, keys: Vec<Target>) -> Batch {
         let id = self.next_id;
         self.next_id += 1;
-        let mut batch = Batch { id, writes: Vec::with_capacity(keys.len()), attempts: 0 };
+        let mut batch = Batch { id, writes: Vec::with_capacity(keys.len()), attempts: 0, hot: false };
         let coalesce = self.limits.coalesce;
         for key in &keys {
             let lane = self.lane(key);
@@ -424,7 +456,8 @@ impl Batches {
         let lane = self.lane(&key);
         let State::InFlight { covers } = lane.state else { return };
         let written = lane.chosen(covers);
-        let place = lane.ops[written].place.clone();
+        let stored = &lane.ops[written];
+        let place = (!stored.void).then(|| stored.place.clone());
         for (at, op) in lane.ops.drain(..covers).enumerate() {
             let outcome = match (outcome, &op.write.action) {
                 _ if at != written => Outcome::Coalesced,
@@ -438,11 +471,14 @@ impl Batches {
         lane.attempts = 0;
         lane.failing_since = None;
         lane.one_by_one = lane.one_by_one.saturating_sub(covers);
-        self.stored.remember(&key, place, self.limits.remember);
+        if let Some(place) = place {
+            self.stored.remember(&key, place, self.limits.remember);
+        }
         self.advance(key, now);
     }
 
-    fn retry(&mut self, keys: Vec<Target>, now: Moment, at: Moment) {
+    fn retry(&mut self, keys: Vec<Target>, now: Moment, at: Moment, hot: bool) {
+        let keys = self.unsent(keys);
         if keys.is_empty() {
             return;
         }
@@ -450,7 +486,9 @@ impl Batches {
             let lane = self.lane(key);
             lane.attempts = lane.attempts.saturating_add(1);
             lane.failing_since.get_or_insert(now);
-            lane.state = State::Ready;
+        }
+        if hot {
+            return self.heat.throttled(keys, now, at);
         }
         self.next_id += 1;
         self.delayed.insert((at, self.next_id), keys);
@@ -479,6 +517,16 @@ impl Batches {
     /// Every key in the queues and in flight has a lane: lanes end in `advance` only, which is reached from none of the queues.
     fn lane(&mut self, key: &Target) -> &mut Lane {
         self.lanes.get_mut(key).unwrap_or_else(|| unreachable!("{key:?} is queued without a lane"))
+    }
+}
+
+fn next_bytes(lane: &Lane, coalesce: bool) -> usize {
+    let covers = lane.covers(coalesce).max(1);
+    match &lane.ops[lane.chosen(covers)] {
+        Op { write, version: None, .. } if matches!(write.action, Action::Update { .. }) => {
+            lane.ops.iter().take(covers).map(|op| op.bytes).sum()
+        }
+        chosen => chosen.bytes,
     }
 }
 

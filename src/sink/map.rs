@@ -35,6 +35,11 @@ pub fn map(decoded: Decoded, table: &Arc<str>, schema: &KeySchema) -> Result<Opt
             coerce_keys(&mut item, schema);
             Action::Put(item)
         }
+        Decoded::Change { old, new } => {
+            let (key, set): (Item, Item) = new.into_iter().partition(|(name, _)| schema.has(name));
+            let remove = old.into_keys().filter(|name| !set.contains_key(name) && !schema.has(name)).collect();
+            Action::Update { key, set, remove }
+        }
         Decoded::Delete(key) => Action::Delete(key),
         Decoded::DeleteLike(mut item) => {
             coerce_keys(&mut item, schema);
@@ -76,7 +81,7 @@ fn only_key(item: &Item, schema: &KeySchema) -> Result<(), Poison> {
 
 /// Plain JSON has no binary and is loose about numbers: 7 and "7" are one N key, and a number is an S key by its literal text. What
 /// does not fit is left as it is, for `ItemKey::of` to name.
-fn coerce_keys(item: &mut Item, schema: &KeySchema) {
+pub(super) fn coerce_keys(item: &mut Item, schema: &KeySchema) {
     for (name, wants) in std::iter::once(&schema.partition).chain(&schema.sort) {
         let coerced = match (wants, item.get(name)) {
             (KeyType::N, Some(Value::S(text))) if Number::parse(text).is_some() => Some(Value::N(text.clone())),
@@ -148,6 +153,19 @@ mod tests {
         let poison = mapped(r#"{"p":"a","s":"b","x":{"":1}}"#, &s).expect_err("an empty name");
         assert_eq!(poison.reason, Reason::NameInvalid);
         assert_eq!(poison.item_key.as_deref(), Some(r#"{"p":{"S":"a"},"s":{"S":"b"}}"#));
+    }
+
+    #[test]
+    fn a_change_sets_what_the_new_image_has_and_removes_what_only_the_old_one_has() {
+        let item = |json: &str| crate::dynamodb::attribute::item_from_json(json).expect("an item");
+        let change = Decoded::Change {
+            old: item(r#"{"p":{"S":"a"},"kept":{"S":"1"},"gone":{"S":"2"}}"#),
+            new: item(r#"{"p":{"S":"a"},"kept":{"S":"3"},"new":{"S":"4"}}"#),
+        };
+        let write = map(change, &"copies".into(), &schema(KeyType::S, None)).expect("a write").expect("one").write;
+        let Action::Update { key, set, remove } = write.action else { panic!("{:?}", write.action) };
+        assert_eq!((&*to_json(&key), &*to_json(&set)), (r#"{"p":{"S":"a"}}"#, r#"{"kept":{"S":"3"},"new":{"S":"4"}}"#));
+        assert_eq!(remove.into_iter().collect::<Vec<_>>(), ["gone"]);
     }
 
     #[test]

@@ -28,8 +28,18 @@ impl Pace {
         Self { most, step: batch as f64, window: most, answered: 0, congested: 0 }
     }
 
+    /// As `new`, but one request at a time to begin with.
+    pub fn narrow(batch: usize, requests: usize) -> Self {
+        Self { window: batch as f64, ..Self::new(batch, requests) }
+    }
+
     pub fn window(&self) -> usize {
         self.window as usize
+    }
+
+    /// Whether it is as wide as it gets.
+    pub fn is_open(&self) -> bool {
+        self.window >= self.most
     }
 
     /// Writes that the next request may carry, while so many are unanswered; `None`: an answer has to come first. A request is full unless the window is

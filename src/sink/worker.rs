@@ -1,6 +1,12 @@
 //! The loop that runs the stages, and the drain.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+mod lost;
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
 use metrics::{Counter, counter, gauge, histogram};
 use tokio::time::{Instant, MissedTickBehavior};
@@ -21,7 +27,7 @@ use super::{
     write::{Answer as Answered, Drive, Verdict, Writer},
 };
 use crate::{
-    error::{Error, Kind, Result, Retry},
+    error::{Error, Kind, Limit, Result, Retry},
     metrics::{health::Health, names},
     ports::{EntryId, Fate, InboundMessage, Inbox, ItemTables, KeySchema, Moment, Publisher, Schemas, Vehicle, Write},
 };
@@ -46,6 +52,8 @@ pub struct Worker<I, S, T> {
     room: Room,
     acks: Acks,
     batches: Batches,
+    /// Topic partitions that are another consumer's now, with writes of this one still unanswered.
+    leaving: BTreeSet<Arc<str>>,
     writer: Writer<T>,
     dead_letters: Option<DeadLetters>,
     health: Health,
@@ -101,6 +109,7 @@ impl<I: Inbox, S: Schemas, T: ItemTables> Worker<I, S, T> {
             room: Room::new(settings.max_buffered, settings.max_buffered_bytes),
             acks: Acks::default(),
             batches: Batches::new(limits),
+            leaving: BTreeSet::new(),
             writer: Writer::new(asked.tables.clone(), vehicle, drive),
             dead_letters: dead_letters.map(|publisher| DeadLetters::new(publisher, settings.max_buffered)),
             settings,
@@ -134,10 +143,13 @@ impl<I: Inbox, S: Schemas, T: ItemTables> Worker<I, S, T> {
     /// 4. batches that have waited long enough (sent at the loop's start), and 5. health;
     /// 6. what a message waits for that came before all others, and
     /// 7. new messages last, and only while there is room (M1).
+    ///
+    /// Before anything is sent, it is looked whether it is still this consumer's (K1).
     pub async fn serve(&mut self, stop: &CancellationToken) -> Result<()> {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
+            self.look()?;
             self.send(false)?;
             let (wake, started) = (self.wake(), self.started);
             let has_room = self.held.is_none() && self.room.has_room() && !self.acks.is_full(self.settings.max_buffered);
@@ -149,7 +161,7 @@ impl<I: Inbox, S: Schemas, T: ItemTables> Worker<I, S, T> {
                 () = sleep_until(started, wake) => {}
                 _ = tick.tick() => self.report(),
                 Some(answer) = ask::answered(&mut self.held) => self.told(answer?)?,
-                message = self.inbox.receive(), if has_room => self.accept(message?)?,
+                received = self.inbox.receive(has_room) => self.received(received?)?,
             }
         }
     }
@@ -161,7 +173,7 @@ impl<I: Inbox, S: Schemas, T: ItemTables> Worker<I, S, T> {
         tokio::pin!(deadline);
         let mut outcome = Ok(());
         loop {
-            outcome = outcome.and(self.send(true));
+            outcome = outcome.and(self.look()).and(self.send(true));
             let (wake, started) = (self.wake(), self.started);
             let buried = self.dead_letters.as_ref().is_none_or(DeadLetters::is_idle);
             if self.writer.is_idle() && buried && wake.is_none() {
@@ -326,7 +338,8 @@ impl<I: Inbox, S: Schemas, T: ItemTables> Worker<I, S, T> {
             Verdict::Failed { error, retry_at } => {
                 self.failed(&error);
                 tracing::warn!(table = %self.settings.table_name, attempts = batch.attempts + 1, %error, "a batch failed, trying again");
-                self.batches.failed(batch.id, now, retry_at);
+                let key_range = error.kind() == Kind::Throttled && error.limit() == Limit::KeyRange;
+                self.batches.failed(batch.id, now, retry_at, key_range);
                 if error.retry() == Retry::Manual {
                     self.health.red(STAGE, &error);
                 }

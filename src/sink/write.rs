@@ -165,7 +165,7 @@ impl<T: ItemTables> Writer<T> {
         };
         let charged = self.sent.remove(&batch.id).map_or(0.0, |sent| sent.units);
         self.unanswered -= batch.writes.len();
-        self.pace.answered(batch.writes.len(), congested(&result, batch.writes.len()));
+        self.pace.answered(batch.writes.len(), congested(&result, &batch));
         if let Some(capacity) = &mut self.capacity {
             match &result {
                 Ok(Written { consumed: Some(units), .. }) => capacity.correct(units - charged),
@@ -207,13 +207,14 @@ impl<T: ItemTables> Writer<T> {
     }
 }
 
-/// How many of a request's writes were not taken because there is too much. Where only a key range is too busy, the keys wait by themselves, and
+/// How many of a request's writes were not taken because there is too much. Where only a key range is too busy, its keys wait by themselves, and
 /// the others need not.
-fn congested(result: &Result<Written>, writes: usize) -> usize {
+fn congested(result: &Result<Written>, batch: &Batch) -> usize {
     match result {
+        Ok(_) if batch.hot => 0,
         Ok(written) => written.fates.iter().filter(|fate| **fate == Fate::Unprocessed).count(),
-        Err(error) if error.kind() == Kind::Throttled && error.limit() == Limit::KeyRange => 0,
-        Err(error) if matches!(error.kind(), Kind::Throttled | Kind::Unavailable) => writes,
+        Err(error) if error.kind() == Kind::Throttled && matches!(error.limit(), Limit::KeyRange | Limit::IndexKeyRange) => 0,
+        Err(error) if matches!(error.kind(), Kind::Throttled | Kind::Unavailable) => batch.writes.len(),
         Err(_) => 0,
     }
 }

@@ -103,6 +103,13 @@ impl Connector {
         Some(if head.starts_with("HTTP/1.1 200") { String::new() } else { body.to_owned() })
     }
 
+    /// The most memory that the process has had, in bytes. `None` where the system does not tell.
+    pub fn peak_memory(&self) -> Option<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
+        let kilobytes = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?.trim().strip_suffix(" kB")?;
+        Some(kilobytes.parse::<u64>().ok()? * 1024)
+    }
+
     async fn get(&self, path: &str) -> Option<String> {
         self.answer(path).await.filter(|answer| answer.starts_with("HTTP/1.1 200"))
     }

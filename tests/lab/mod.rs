@@ -10,6 +10,7 @@ mod fleet;
 mod functions;
 mod kill;
 mod leases;
+mod memory;
 mod modes;
 mod nar;
 mod poison;

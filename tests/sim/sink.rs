@@ -1,5 +1,6 @@
 //! The sink over fakes.
 
+mod failover;
 mod random;
 
 use std::time::Duration;

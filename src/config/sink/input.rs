@@ -147,6 +147,8 @@ impl InputKeys {
                 MissingImage::Ignore => OnMissingImage::Ignore,
             },
             replay_ttl_deletes: self.replay_ttl_deletes,
+            // By the write mode.
+            old_images: false,
         }
     }
 

@@ -48,7 +48,17 @@ impl ItemKey {
         }
         Ok(Self(bytes.into()))
     }
+
+    /// The part of the partition key: the same for all items of one key.
+    pub fn partition(&self) -> Self {
+        let length = self.0.get(1..HEAD).and_then(|length| length.try_into().ok()).map_or(0, u64::from_be_bytes);
+        let end = usize::try_from(length).unwrap_or(usize::MAX).saturating_add(HEAD).min(self.0.len());
+        Self(self.0[..end].into())
+    }
 }
+
+/// A part's type and length.
+const HEAD: usize = 1 + size_of::<u64>();
 
 fn append(bytes: &mut Vec<u8>, tag: u8, part: &[u8]) {
     bytes.push(tag);

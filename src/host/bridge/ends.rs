@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     error::{Error, Kind, Result},
-    ports::{EntryId, InboundMessage, Inbox, OutboundMessage, Publisher, Receipt, Refusal, Schema, SchemaId, Schemas, topic_and_partition},
+    ports::{EntryId, Inbound, Inbox, OutboundMessage, Publisher, Receipt, Refusal, Schema, SchemaId, Schemas, topic_and_partition},
     pulsar::publisher::DEFAULT_MAX_MESSAGE_SIZE,
 };
 
@@ -81,12 +81,16 @@ impl FrameInbox {
 }
 
 impl Inbox for FrameInbox {
-    async fn receive(&mut self) -> Result<InboundMessage> {
+    async fn receive(&mut self, room: bool) -> Result<Inbound> {
+        if !room {
+            // Pulsar IO does not tell that a message is another consumer's now.
+            return std::future::pending().await;
+        }
         let Some(Numbered { id, message }) = self.messages.recv().await else {
             return Err(Error::new(Kind::Fatal, "receive messages", "Pulsar's instance has ended, or closed the pipe"));
         };
         self.ids.entry(message.entry.clone()).or_default().push(id);
-        Ok(message)
+        Ok(Inbound::Message(Box::new(message)))
     }
 
     fn ack(&mut self, entry: &EntryId) -> Result<()> {

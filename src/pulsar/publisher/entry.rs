@@ -20,14 +20,14 @@ const MAGIC: [u8; 2] = [0x0e, 0x01];
 
 /// The content, and what the metadata says of it.
 #[derive(Debug)]
-pub(super) struct Entry {
+pub(in crate::pulsar) struct Entry {
     content: Vec<u8>,
     about: MessageMetadata,
 }
 
 /// Who sends an entry, and which of its entries it is.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Sender<'p> {
+pub(in crate::pulsar) struct Sender<'p> {
     pub producer: u64,
     pub name: &'p str,
     pub sequence: u64,

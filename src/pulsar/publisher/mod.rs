@@ -2,7 +2,7 @@
 //!
 //! A batch is encoded once ([`entry`]) and sent by a producer of our own ([`producer`]).
 
-mod entry;
+pub(super) mod entry;
 mod lane;
 mod options;
 mod producer;

@@ -1,6 +1,8 @@
-//! The source's messages, backwards: INSERT and MODIFY store the new image, REMOVE deletes by the keys.
+//! The source's messages, backwards: INSERT and MODIFY store the new image, REMOVE deletes by the keys. What changes items instead of replacing them is told the
+//! old image too.
 
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use super::{Decoded, OnMissingImage, Rules, not_parseable};
 use crate::{
@@ -8,12 +10,13 @@ use crate::{
     sink::poison::{Poison, Reason},
 };
 
-/// The members that matter; the rest (old image, sequence number, times) is for other readers.
+/// The members that matter; the rest (sequence number, times) is for other readers.
 #[derive(Deserialize)]
-struct Event {
+struct Event<'a> {
     #[serde(rename = "eventName")]
     name: String,
-    dynamodb: Change,
+    #[serde(borrow)]
+    dynamodb: Change<'a>,
     #[serde(rename = "userIdentity")]
     user: Option<User>,
 }
@@ -30,9 +33,11 @@ const DYNAMODB_ITSELF: &str = "dynamodb.amazonaws.com";
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Change {
+struct Change<'a> {
     keys: Option<Attributes>,
     new_image: Option<Attributes>,
+    #[serde(borrow)]
+    old_image: Option<&'a RawValue>,
     stream_view_type: Option<String>,
 }
 
@@ -55,7 +60,13 @@ pub fn decode(text: &str, rules: &Rules) -> Result<Decoded, Poison> {
                 }
                 item.insert(name, value);
             }
-            Ok(Decoded::Put(item))
+            match dynamodb.old_image.filter(|_| rules.old_images) {
+                Some(old) => {
+                    let Attributes(old) = serde_json::from_str(old.get()).map_err(not_parseable)?;
+                    Ok(Decoded::Change { old, new: item })
+                }
+                None => Ok(Decoded::Put(item)),
+            }
         }
         "REMOVE" if !rules.replay_ttl_deletes && user.and_then(|user| user.principal_id).as_deref() == Some(DYNAMODB_ITSELF) => {
             Ok(Decoded::Nothing)
@@ -95,6 +106,17 @@ mod tests {
         let decoded = event("REMOVE", r#""Keys":{"p":{"N":"1"}},"OldImage":{"p":{"N":"1"},"v":{"S":"x"}}"#);
         let Ok(Decoded::Delete(key)) = decoded else { panic!("{decoded:?}") };
         assert_eq!(to_json(&key), r#"{"p":{"N":"1"}}"#);
+    }
+
+    #[test]
+    fn who_changes_items_is_told_what_they_were() {
+        let rules = Rules { old_images: true, ..Rules::default() };
+        let images = r#""Keys":{"p":{"N":"1"}},"NewImage":{"v":{"S":"x"}},"OldImage":{"p":{"N":"1"},"w":{"S":"y"}}"#;
+        let decoded = decode(&format!(r#"{{"eventName":"MODIFY","dynamodb":{{{images}}}}}"#), &rules).expect("readable");
+        let Decoded::Change { old, new } = decoded else { panic!("{decoded:?}") };
+        assert_eq!((&*to_json(&old), &*to_json(&new)), (r#"{"p":{"N":"1"},"w":{"S":"y"}}"#, r#"{"p":{"N":"1"},"v":{"S":"x"}}"#));
+        let without = r#"{"eventName":"MODIFY","dynamodb":{"Keys":{"p":{"N":"1"}},"NewImage":{"v":{"S":"x"}}}}"#;
+        assert!(matches!(decode(without, &rules), Ok(Decoded::Put(_))), "a stream without old images");
     }
 
     #[test]

@@ -126,13 +126,11 @@ impl Decoder {
         Ok(Record { key, asks })
     }
 
-    /// Whether the message's payload stands for null. The client library does not tell for a message of a batch, so an empty payload does,
-    /// where it cannot be anything else.
+    /// Whether the message's payload stands for null: its producer says so, or it is empty where nothing that can be read is.
     fn is_null(&self, message: &InboundMessage, known: &Known) -> bool {
         let by_emptiness = match known {
-            Known::Plain(SchemaKind::Bytes | SchemaKind::String) => false,
-            // All of a message's fields may have their defaults.
-            Known::Protobuf(_) => message.batch_size > 1,
+            // Empty Protobuf: all fields have their defaults.
+            Known::Plain(SchemaKind::Bytes | SchemaKind::String) | Known::Protobuf(_) => false,
             Known::Plain(_) | Known::Avro(_) | Known::KeyValue { .. } => true,
         };
         message.null_value || (message.payload.is_empty() && (by_emptiness || self.rules.empty_is_tombstone))

@@ -75,6 +75,8 @@ pub struct Rules {
     pub missing_image: OnMissingImage,
     /// Change events of removals by time to live are deletes.
     pub replay_ttl_deletes: bool,
+    /// Change events are read with their old images, for who changes items and does not replace them.
+    pub old_images: bool,
 }
 
 impl Default for Rules {
@@ -89,6 +91,7 @@ impl Default for Rules {
             empty_is_tombstone: false,
             missing_image: OnMissingImage::Poison,
             replay_ttl_deletes: true,
+            old_images: false,
         }
     }
 }
@@ -108,6 +111,8 @@ pub enum Decoded {
     Put(Item),
     /// As `Put`, from a format with other types than DynamoDB's: key attributes follow the table's.
     Document(Item),
+    /// The item was changed from the one to the other, both whole; all types are the sender's.
+    Change { old: Item, new: Item },
     /// Remove the item with this key; carries the key attributes.
     Delete(Item),
     /// As `Delete`, from a format with other types: key attributes follow the table's, and what is no key attribute does not count.
@@ -122,7 +127,9 @@ impl Decoded {
     /// What it is about: the item, or the key to delete. `None` where the message has no value.
     pub fn value(&self) -> Option<&Item> {
         match self {
-            Self::Put(item) | Self::Document(item) | Self::Delete(item) | Self::DeleteLike(item) => Some(item),
+            Self::Put(item) | Self::Document(item) | Self::Delete(item) | Self::DeleteLike(item) | Self::Change { new: item, .. } => {
+                Some(item)
+            }
             Self::Tombstone | Self::Nothing => None,
         }
     }

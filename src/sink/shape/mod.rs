@@ -23,6 +23,7 @@ pub use self::{
 };
 use super::{
     decode::{Decoded, Record},
+    map::coerce_keys,
     poison::{Poison, Reason},
 };
 use crate::{
@@ -101,13 +102,19 @@ impl Shape {
         if record.asks == Decoded::Tombstone {
             return self.tombstone(record, message, schema);
         }
-        let (context, is_put) = (context(&record, message), matches!(record.asks, Decoded::Put(_) | Decoded::Document(_)));
+        let (context, is_put) =
+            (context(&record, message), matches!(record.asks, Decoded::Put(_) | Decoded::Document(_) | Decoded::Change { .. }));
         let primary_key = self.primary_key(&context)?;
         let deletes = is_put && self.delete_marker.as_ref().is_some_and(|marker| marker.marks(&context));
         let added = if is_put && !deletes { self.added(&context, now)? } else { Item::new() };
+        let mut before = None;
         let (mut item, typed) = match record.asks {
             Decoded::Put(item) => (item, true),
             Decoded::Document(item) => (item, false),
+            Decoded::Change { old, new } => {
+                before = Some(old);
+                (new, true)
+            }
             Decoded::Delete(key) if primary_key.is_empty() => return Ok(Decoded::Delete(self.fields.renamed(key)?)),
             Decoded::Delete(key) | Decoded::DeleteLike(key) => return Ok(Decoded::DeleteLike(self.identified(key, primary_key)?)),
             Decoded::Tombstone | Decoded::Nothing => return Ok(Decoded::Nothing),
@@ -122,7 +129,18 @@ impl Shape {
         // Keys that are told follow the table's types, as those of plain JSON do.
         let typed = typed && primary_key.is_empty();
         item.extend(primary_key);
-        Ok(if typed { Decoded::Put(item) } else { Decoded::Document(item) })
+        match before {
+            // The same is made of both, so that what they differ in is what the sink would have written before and would not now.
+            Some(old) => {
+                let old = self.fields.apply(old, schema).map_err(|poison| poison.at("OldImage"))?;
+                if !typed {
+                    coerce_keys(&mut item, schema);
+                }
+                Ok(Decoded::Change { old, new: item })
+            }
+            None if typed => Ok(Decoded::Put(item)),
+            None => Ok(Decoded::Document(item)),
+        }
     }
 
     /// What the message's value does not say.

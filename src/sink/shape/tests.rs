@@ -248,3 +248,27 @@ fn a_table_is_chosen_within_what_is_allowed() {
         assert!(poison.contains(why), "{poison}");
     }
 }
+
+/// What the sink would have written before and would not now: by the names, the choice of fields and the policies that the new image has too.
+#[test]
+fn both_images_of_a_change_take_the_same_shape() {
+    let item = |value: serde_json::Value| match record(&value).asks {
+        Decoded::Document(item) => item,
+        other => panic!("{other:?}"),
+    };
+    let old = item(json!({"pk": "a", "name": "x", "secret": 1, "at": {"city": "y", "street": "z"}, "note": "old"}));
+    let new = item(json!({"pk": "a", "at": {"city": "y"}, "note": null}));
+    let shape = with_fields(Fields {
+        flatten: Some("_".into()),
+        exclude: ["secret".to_owned()].into(),
+        rename: names([("name", "title")]),
+        nulls: Nulls::Omit,
+        ..Fields::default()
+    });
+    let change = Record { key: None, asks: Decoded::Change { old, new } };
+    let shaped = shape.shape(change, &message(), &schema(), NOW).expect("of this shape");
+    let Decoded::Change { old, new } = &shaped else { panic!("{shaped:?}") };
+    assert_eq!(new.keys().collect::<Vec<_>>(), ["at_city", "pk"]);
+    let gone: Vec<&String> = old.keys().filter(|name| !new.contains_key(*name)).collect();
+    assert_eq!(gone, ["at_street", "note", "title"], "secret was never written");
+}

@@ -7,6 +7,7 @@ import com.google.protobuf.DescriptorProtos.FieldDescriptorProto;
 import com.google.protobuf.DescriptorProtos.FieldDescriptorProto.Label;
 import com.google.protobuf.DescriptorProtos.FieldDescriptorProto.Type;
 import com.google.protobuf.DescriptorProtos.FileDescriptorProto;
+import com.google.protobuf.DescriptorProtos.FileDescriptorSet;
 import com.google.protobuf.DescriptorProtos.MessageOptions;
 import com.google.protobuf.DescriptorProtos.OneofDescriptorProto;
 import com.google.protobuf.Descriptors.Descriptor;
@@ -25,6 +26,9 @@ import com.google.protobuf.WrappersProto;
 import java.io.ByteArrayOutputStream;
 import java.math.BigDecimal;
 import java.nio.ByteBuffer;
+import java.nio.charset.StandardCharsets;
+import java.nio.file.Files;
+import java.nio.file.Path;
 import java.time.Instant;
 import java.time.LocalDate;
 import java.time.LocalDateTime;
@@ -69,14 +73,19 @@ import software.amazon.awssdk.services.dynamodb.model.AttributeValue;
  * Messages of every schema, encoded by Pulsar's, Avro's and Protobuf's own classes.
  *
  * <p>{@code Schemas cases} prints one line of JSON for each: schema, key and payload, and under {@code flink} what the AWS converters that Flink's
- * DynamoDB sink uses make of the same Java value. {@code Schemas produce URL PREFIX} sends messages with Pulsar's client.
+ * DynamoDB sink uses make of the same Java value. {@code Schemas produce URL PREFIX FILE} sends messages with Pulsar's client, and writes the Protobuf
+ * descriptors to the file. {@code Schemas evolve URL TOPIC COUNT ITEMS} sends Avro in batches by three versions of a schema in turn.
  */
 public final class Schemas {
     private static final List<Map<String, Object>> CASES = new ArrayList<>();
 
     public static void main(String[] arguments) throws Exception {
         if (arguments[0].equals("produce")) {
-            produce(arguments[1], arguments[2]);
+            produce(arguments[1], arguments[2], Path.of(arguments[3]));
+            return;
+        }
+        if (arguments[0].equals("evolve")) {
+            evolve(arguments[1], arguments[2], Integer.parseInt(arguments[3]), Integer.parseInt(arguments[4]));
             return;
         }
         primitives();
@@ -399,8 +408,51 @@ public final class Schemas {
                 .create();
     }
 
+    private static final String SHRUNK = """
+            {"type":"record","name":"Small","fields":[{"name":"v","type":"long"},{"name":"id","type":"string"},
+             {"name":"note","type":["null","string"],"default":null}]}""";
+
+    /** Message {@code n} is version {@code n} of item {@code n % items}. The schema changes each 500 messages; each batch has 100. */
+    private static void evolve(String url, String topic, int count, int items) throws Exception {
+        List<org.apache.avro.Schema> schemas = new ArrayList<>();
+        List<Producer<byte[]>> producers = new ArrayList<>();
+        try (PulsarClient client = PulsarClient.builder().serviceUrl(url).build()) {
+            for (String text : List.of(SMALL, GROWN, SHRUNK)) {
+                org.apache.avro.Schema schema = new org.apache.avro.Schema.Parser().parse(text);
+                schemas.add(schema);
+                producers.add(producer(client, Schema.NATIVE_AVRO(schema), topic));
+            }
+            for (int n = 0; n < count; n++) {
+                int version = n / 500 % 3;
+                org.apache.avro.Schema schema = schemas.get(version);
+                GenericData.Record record = new GenericData.Record(schema);
+                record.put("id", "item-" + n % items);
+                record.put("v", (long) n);
+                if (version == 1) {
+                    record.put("at", AT.toEpochMilli());
+                }
+                producers.get(version).newMessage().key("item-" + n % items).value(written(schema, record)).sendAsync();
+                if (n % 100 == 99) {
+                    producers.get(version).flush();
+                }
+            }
+        }
+    }
+
+    /** As Pulsar's PROTOBUF schema has it: an Avro rendering, which tells nothing of the messages on the wire. */
+    private static SchemaInfo protobufInfo() {
+        return SchemaInfoImpl.builder().name("order").type(SchemaType.PROTOBUF).schema(SMALL.getBytes(StandardCharsets.UTF_8))
+                .properties(Map.of()).build();
+    }
+
+    private static FileDescriptorSet descriptors(Descriptor order) {
+        FileDescriptorSet.Builder all = FileDescriptorSet.newBuilder();
+        order.getFile().getDependencies().forEach(dependency -> all.addFile(dependency.toProto()));
+        return all.addFile(order.getFile().toProto()).build();
+    }
+
     /** Each flush is a batch. */
-    private static void produce(String url, String prefix) throws Exception {
+    private static void produce(String url, String prefix, Path descriptors) throws Exception {
         org.apache.avro.Schema before = new org.apache.avro.Schema.Parser().parse(SMALL);
         org.apache.avro.Schema after = new org.apache.avro.Schema.Parser().parse(GROWN);
         try (PulsarClient client = PulsarClient.builder().serviceUrl(url).build()) {
@@ -429,6 +481,11 @@ public final class Schemas {
             Descriptor order = orderDescriptor();
             Producer<byte[]> messages = producer(client, new Encoded(nativeInfo(order)), prefix + "-protobuf");
             messages.send(orderMessage(order, "protobuf-1").toByteArray());
+            Files.write(descriptors, descriptors(order).toByteArray());
+            Producer<byte[]> described = producer(client, new Encoded(protobufInfo()), prefix + "-described");
+            described.newMessage().value(orderMessage(order, "described-1").toByteArray()).sendAsync();
+            described.newMessage().value(orderMessage(order, "described-2").toByteArray()).sendAsync();
+            described.flush();
             Producer<String> text = producer(client, Schema.STRING, prefix + "-string");
             text.send("{\"id\": \"string-1\", \"n\": 1.10}");
         }

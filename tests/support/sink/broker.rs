@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use pulsar_io_dynamodb::{
     error::{Error, Kind, Result},
-    ports::{EntryId, InboundMessage, Inbox},
+    ports::{EntryId, Inbound, InboundMessage, Inbox},
 };
 use tokio::sync::Notify;
 
@@ -35,8 +35,17 @@ struct State {
     entries: Vec<Entry>,
     /// What the consumer has not taken yet: entry and index.
     queue: VecDeque<(usize, usize)>,
-    /// The consumer that counts; older ones are dead.
+    /// The consumer that was connected last; those before the first living one are dead.
     consumer: u64,
+    living: u64,
+    /// Whose turn it is, and the number of the turn.
+    active: u64,
+    turn: u64,
+    /// The turn is the same consumer's as before: it has lost its connection.
+    same: bool,
+    /// Who may have unanswered writes.
+    writer: Option<u64>,
+    lost: u64,
     received: usize,
     gone: bool,
     closed: bool,
@@ -67,16 +76,58 @@ impl Broker {
         let entry = state.entries.len();
         state.queue.extend((0..messages.len()).map(|index| (entry, index)));
         state.entries.push(Entry { messages, acked: false });
-        self.arrived.notify_one();
+        self.arrived.notify_waiters();
     }
 
-    /// A new consumer. Everything that is not acknowledged is delivered to it.
+    /// A new consumer, the only one. Everything that is not acknowledged is delivered to it.
     pub fn connect(&self) -> Consumer {
-        self.queue_unacked();
+        let consumer = self.join();
+        let mut state = self.lock();
+        (state.living, state.writer, state.closed) = (consumer.number, None, false);
+        drop(state);
+        self.switch(consumer.number);
+        consumer
+    }
+
+    /// One more consumer of a Failover subscription. It waits for its turn.
+    pub fn join(&self) -> Consumer {
         let mut state = self.lock();
         state.consumer += 1;
-        state.closed = false;
-        Consumer { number: state.consumer, broker: self.clone() }
+        Consumer { number: state.consumer, turn: None, leaving: false, broker: self.clone() }
+    }
+
+    /// It is this consumer's turn. It gets messages once the former one has no unanswered writes.
+    pub fn switch(&self, number: u64) {
+        self.queue_unacked();
+        let mut state = self.lock();
+        state.active = number;
+        state.turn += 1;
+        state.same = false;
+        self.arrived.notify_waiters();
+    }
+
+    /// The active consumer has lost its connection, and has another one at once.
+    pub fn reconnect(&self) {
+        self.queue_unacked();
+        let mut state = self.lock();
+        state.turn += 1;
+        state.same = true;
+        self.arrived.notify_waiters();
+    }
+
+    /// The newest consumer's number.
+    pub fn newest(&self) -> u64 {
+        self.lock().consumer
+    }
+
+    /// How often a consumer was told that its turn is over.
+    pub fn lost(&self) -> u64 {
+        self.lock().lost
+    }
+
+    /// Who may have unanswered writes.
+    pub fn writer(&self) -> Option<u64> {
+        self.lock().writer
     }
 
     /// As after a lost connection: the client gets everything again that is not acknowledged, and says nothing about it.
@@ -88,20 +139,20 @@ impl Broker {
     pub fn redeliver_only(&self, number: usize) {
         let mut state = self.lock();
         state.queue = (0..state.entries[number].messages.len()).map(|at| (number, at)).collect();
-        self.arrived.notify_one();
+        self.arrived.notify_waiters();
     }
 
     fn queue_unacked(&self) {
         let mut state = self.lock();
         let again = |(number, entry): (usize, &Entry)| (0..if entry.acked { 0 } else { entry.messages.len() }).map(move |at| (number, at));
         state.queue = state.entries.iter().enumerate().flat_map(again).collect();
-        self.arrived.notify_one();
+        self.arrived.notify_waiters();
     }
 
     /// The subscription ends.
     pub fn fail(&self) {
         self.lock().gone = true;
-        self.arrived.notify_one();
+        self.arrived.notify_waiters();
     }
 
     pub fn unacked(&self) -> Vec<usize> {
@@ -145,15 +196,32 @@ impl Broker {
 
 pub struct Consumer {
     number: u64,
+    /// The turn in which it has received anything.
+    turn: Option<u64>,
+    /// It waits until its worker has no unanswered writes.
+    leaving: bool,
     broker: Broker,
 }
 
 impl Consumer {
-    fn take(&self) -> Option<Result<InboundMessage>> {
+    fn take(&mut self, room: bool) -> Option<Result<Inbound>> {
         let mut state = self.broker.lock();
+        if self.turn.is_some_and(|turn| turn != state.turn) {
+            self.turn = None;
+            self.leaving = !state.same || state.active != self.number;
+            state.lost += 1;
+            return Some(Ok(Inbound::Lost(entry_id(0).topic)));
+        }
+        if !room || self.leaving || state.active != self.number || state.writer.is_some_and(|writer| writer != self.number) {
+            return None;
+        }
         if state.gone {
             return Some(Err(Error::new(Kind::Fatal, "receive from subscription copier", "it is gone")));
         }
+        if state.queue.is_empty() {
+            return None;
+        }
+        (state.writer, self.turn) = (Some(self.number), Some(state.turn));
         let (number, index) = state.queue.pop_front()?;
         state.received += 1;
         let messages = &state.entries[number].messages;
@@ -161,7 +229,7 @@ impl Consumer {
         if messages[index].sequence > 0 {
             properties.push(("SEQUENCE_NUMBER".into(), messages[index].sequence.to_string()));
         }
-        Some(Ok(InboundMessage {
+        Some(Ok(Inbound::Message(Box::new(InboundMessage {
             entry: entry_id(number),
             batch_index: index as u32,
             batch_size: messages.len() as u32,
@@ -176,7 +244,7 @@ impl Consumer {
             sequence_id: None,
             null_value: false,
             schema_version: messages[index].schema.map(|version| vec![version]),
-        }))
+        }))))
     }
 }
 
@@ -185,26 +253,46 @@ fn entry_id(number: usize) -> EntryId {
 }
 
 impl Inbox for Consumer {
-    async fn receive(&mut self) -> Result<InboundMessage> {
+    async fn receive(&mut self, room: bool) -> Result<Inbound> {
+        let arrived = self.broker.arrived.clone();
         loop {
-            if let Some(message) = self.take() {
-                return message;
+            let mut notified = std::pin::pin!(arrived.notified());
+            notified.as_mut().enable();
+            if let Some(received) = self.take(room) {
+                return received;
             }
-            self.broker.arrived.notified().await;
+            notified.await;
         }
     }
 
     fn ack(&mut self, entry: &EntryId) -> Result<()> {
         let mut state = self.broker.lock();
-        assert_eq!(state.consumer, self.number, "a dead consumer acknowledges");
+        assert!(self.number >= state.living, "a dead consumer acknowledges");
+        assert!(self.turn.is_some(), "what is lost is acknowledged");
         let number = entry.entry as usize;
         self.broker.assert_safe(&state, number);
         state.entries[number].acked = true;
         Ok(())
     }
 
+    fn released(&mut self, _topic: &str) {
+        let mut state = self.broker.lock();
+        if std::mem::take(&mut self.leaving) && state.writer == Some(self.number) {
+            if state.active == self.number {
+                // Its turn again, before it was given up.
+                self.turn = Some(state.turn);
+            } else {
+                state.writer = None;
+            }
+        }
+        self.broker.arrived.notify_waiters();
+    }
+
     async fn close(self) -> Result<()> {
-        self.broker.lock().closed = true;
+        let mut state = self.broker.lock();
+        state.closed = true;
+        state.writer = state.writer.filter(|writer| *writer != self.number);
+        self.broker.arrived.notify_waiters();
         Ok(())
     }
 }

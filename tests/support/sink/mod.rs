@@ -20,7 +20,13 @@ use pulsar_io_dynamodb::{
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use self::{broker::Broker, dead_topic::DeadTopic, model::Rule, registry::Registry, table::Table};
+use self::{
+    broker::{Broker, Consumer},
+    dead_topic::DeadTopic,
+    model::Rule,
+    registry::Registry,
+    table::Table,
+};
 
 /// What a message does to its item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -171,10 +177,19 @@ impl World {
     }
 
     pub fn start(&self) -> Running {
+        self.start_with(self.broker.connect())
+    }
+
+    /// One more sink on the subscription, which waits for its turn.
+    pub fn join(&self) -> Running {
+        self.start_with(self.broker.join())
+    }
+
+    pub fn start_with(&self, consumer: Consumer) -> Running {
         let stop = CancellationToken::new();
         let worker = run(
             self.settings.clone(),
-            self.broker.connect(),
+            consumer,
             Arc::new(self.registry.clone()),
             Arc::new(self.table.clone()),
             self.with_dead_topic.then(|| self.dead_topic.clone()),

@@ -394,7 +394,8 @@ impl Fault {
 }
 
 fn random_fault(rng: &mut fastrand::Rng, vehicle: Vehicle, lands_late: bool) -> Fault {
-    const LIMITS: [Limit; 5] = [Limit::KeyRange, Limit::Provisioned, Limit::OnDemandMaximum, Limit::Account, Limit::Unknown];
+    const LIMITS: [Limit; 6] =
+        [Limit::KeyRange, Limit::IndexKeyRange, Limit::Provisioned, Limit::OnDemandMaximum, Limit::Account, Limit::Unknown];
     match rng.u8(0..20) {
         0 => Fault::Throttle(LIMITS[rng.usize(0..LIMITS.len())]),
         1 | 2 => Fault::LostReply,

@@ -293,6 +293,6 @@ public class DynamoDBSinkConfig {
     public String versionSource;
 
     @FieldDoc(required = false, sensitive = false, defaultValue = "put",
-        help = "`put` replaces the item; `insert` stores it where there is none; `update` sets the attributes that the message has and leaves the others; `delete` removes the item of each message; `conditional` replaces it unless a newer version is there (`versionSource`), which needs no order of the messages; `transact` puts and deletes up to 100 items (`maxBatchSize`) in one transaction, at twice the write capacity. In all of them a message that says so (a REMOVE event) deletes. `put`, `delete` and `transact` without a condition share requests, the others make one for each item.")
+        help = "`put` replaces the item; `insert` stores it where there is none; `update` sets the attributes that the message has and leaves the others, but for those that a MODIFY event has in its old image and not in its new one: they are removed; `delete` removes the item of each message; `conditional` replaces it unless a newer version is there (`versionSource`), which needs no order of the messages; `transact` puts and deletes up to 100 items (`maxBatchSize`) in one transaction, at twice the write capacity. In all of them a message that says so (a REMOVE event) deletes. `put`, `delete` and `transact` without a condition share requests, the others make one for each item.")
     public String writeMode;
 }

@@ -1,5 +1,5 @@
 //! A connection to a broker of our own, for what the client library does not do: tell how large a message may be, ask for a schema without a consumer,
-//! send a batch that was encoded once (`docs/decisions/019`), and tell a consumer whose turn it is (`docs/decisions/024`).
+//! send a batch that was encoded once (`docs/decisions/019`), and tell a consumer whose turn it is (`docs/decisions/026`).
 
 use std::{io, sync::Arc, time::Duration};
 

@@ -1,4 +1,4 @@
-//! A consumer of one topic partition on a connection of its own (`docs/decisions/024`): the broker is asked for as many messages as there is room for, and it
+//! A consumer of one topic partition on a connection of its own (`docs/decisions/026`): the broker is asked for as many messages as there is room for, and it
 //! is known whose turn it is to write.
 
 use std::{
@@ -373,7 +373,7 @@ impl Consumer {
     }
 
     async fn close_consumer(&mut self, consumer_id: u64) -> Result<()> {
-        let close = CommandCloseConsumer { consumer_id, request_id: CLOSE, ..Default::default() };
+        let close = CommandCloseConsumer { consumer_id, request_id: CLOSE };
         self.send(Type::CloseConsumer, BaseCommand { close_consumer: Some(close), ..Default::default() }).await
     }
 

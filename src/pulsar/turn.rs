@@ -1,4 +1,4 @@
-//! Whose turn it is to write, among the consumers of a Failover subscription (`docs/decisions/024`). Pure.
+//! Whose turn it is to write, among the consumers of a Failover subscription (`docs/decisions/026`). Pure.
 //!
 //! The broker says which consumer is the active one, and tells the former one no earlier than the new one. So the active consumer writes only while
 //! it also holds a lock, which the former one gives back once none of its writes is unanswered:

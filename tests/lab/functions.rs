@@ -62,15 +62,6 @@ impl<'l> Functions<'l> {
     }
 
     /// What Pulsar answers, unless it is an error: it has one, too, for the status of a process that ends while it is asked.
-<<<<<<< HEAD
-    async fn get(&self, path: &str) -> Option<String> {
-        let mut stream = TcpStream::connect(&self.address).await.ok()?;
-        stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: {}\r\n\r\n", self.address).as_bytes()).await.ok()?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.ok()?;
-        let (head, body) = answer.split_once("\r\n\r\n")?;
-        head.lines().next()?.contains(" 200 ").then(|| body.to_owned())
-=======
     pub async fn get(&self, path: &str) -> Option<String> {
         self.request("GET", path, "application/json", &[]).await.ok()
     }
@@ -89,7 +80,6 @@ impl<'l> Functions<'l> {
             Some((_, body)) if good => Ok(body.to_owned()),
             _ => Err(answer),
         }
->>>>>>> nar-work
     }
 
     /// The status once `wanted` holds for it.

@@ -10,7 +10,7 @@
 //! ```
 //!
 //! The end of the input is the end of the parent: nothing is acknowledged any more, so nothing is waited for. The end of this process is the end of the
-//! instance, with this process's last words as its exception; Pulsar starts it again (docs/decisions/024).
+//! instance, with this process's last words as its exception; Pulsar starts it again (docs/decisions/025).
 
 mod ends;
 mod frame;

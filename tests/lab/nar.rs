@@ -36,15 +36,22 @@ struct Instance {
     native: u32,
 }
 
+fn processes() -> Vec<u32> {
+    fs::read_dir("/proc").expect("Linux").filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect()
+}
+
+/// The command line of a process, its words ended by zeros.
+fn line(id: u32) -> String {
+    fs::read_to_string(format!("/proc/{id}/cmdline")).unwrap_or_default()
+}
+
 /// The instances of a connector, in any order.
 fn instances(name: &str) -> Vec<Instance> {
-    let line = |id: u32| fs::read_to_string(format!("/proc/{id}/cmdline")).unwrap_or_default();
     let parent = |id: u32| -> Option<u32> {
         let stat = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
         stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()
     };
-    let ids = fs::read_dir("/proc").expect("Linux").filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-    let natives = ids.filter(|id: &u32| line(*id).split('\0').nth(1) == Some("bridge"));
+    let natives = processes().into_iter().filter(|id| line(*id).split('\0').nth(1) == Some("bridge"));
     natives.filter_map(|native| Some(Instance { machine: parent(native)?, native })).filter(|of| line(of.machine).contains(name)).collect()
 }
 
@@ -265,7 +272,11 @@ async fn z1_h1_localrun_has_source_and_sink_as_threads_and_leaves_no_process_beh
     fs::write(&forbidden, "no permission to run it").expect("written");
     let mut tool = run(&[&publish[..], &[&broken]].concat(), Some(&forbidden));
     logged(&functions, &broken, &[&format!("Cannot run program \"{}\": error=13, Permission denied", forbidden.display())]).await;
-    tool.kill().await.expect("it runs on, and tries again");
+    // It tries again and again, in a virtual machine below the tool's.
+    for machine in processes().into_iter().filter(|id| line(*id).contains("LocalRunner") && line(*id).contains(&broken)) {
+        signal("-KILL", machine).await;
+    }
+    tool.wait().await.expect("it ends with it");
 }
 
 /// What is wrong with a configuration is in the instance's log, all of it, and an update heals it; and so is that the executable is not for this machine.

@@ -373,7 +373,7 @@ impl Consumer {
     }
 
     async fn close_consumer(&mut self, consumer_id: u64) -> Result<()> {
-        let close = CommandCloseConsumer { consumer_id, request_id: CLOSE, ..Default::default() };
+        let close = CommandCloseConsumer { consumer_id, request_id: CLOSE };
         self.send(Type::CloseConsumer, BaseCommand { close_consumer: Some(close), ..Default::default() }).await
     }
 

@@ -155,6 +155,12 @@ async fn d1_z1_h1_a_source_and_a_sink_run_as_functions_show_true_numbers_and_sur
         orders.put(item(number)).await;
     }
 
+    // Before the first line: a topic that nobody has subscribed to may drop it.
+    let client = Pulsar::builder(&lab.pulsar_url, TokioExecutor).build().await.expect("Pulsar answers");
+    let options = ConsumerOptions::default().with_initial_position(InitialPosition::Earliest);
+    let reader = client.consumer().with_topic(&log_topic).with_subscription("lab").with_subscription_type(SubType::Exclusive);
+    let mut reader: Consumer<Vec<u8>, _> = reader.with_options(options).build().await.expect("subscribed");
+
     // By file, with a log topic, two in parallel.
     let program = functions.program.to_str().expect("text");
     let config = functions.source_config(&orders, json!({}));
@@ -191,10 +197,6 @@ async fn d1_z1_h1_a_source_and_a_sink_run_as_functions_show_true_numbers_and_sur
         assert!(line.is_some_and(|line| line.ends_with(" 30")), "{series}: {line:?}");
     }
 
-    let client = Pulsar::builder(&lab.pulsar_url, TokioExecutor).build().await.expect("Pulsar answers");
-    let options = ConsumerOptions::default().with_initial_position(InitialPosition::Earliest);
-    let reader = client.consumer().with_topic(&log_topic).with_subscription("lab").with_subscription_type(SubType::Exclusive);
-    let mut reader: Consumer<Vec<u8>, _> = reader.with_options(options).build().await.expect("subscribed");
     let line = tokio::time::timeout(PATIENCE, reader.next()).await.expect("a line").expect("the subscription lives").expect("a message");
     let whose = line.metadata().properties.iter().find(|property| property.key == "fqn").map(|property| property.value.as_str());
     assert_eq!(whose, Some(format!("public/default/{source}").as_str()));

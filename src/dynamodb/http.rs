@@ -69,7 +69,7 @@ pub(super) fn client(settings: &Settings) -> Result<SharedHttpClient> {
         verified_by(settings.connect_timeout, |tls, provider| {
             tls.dangerous().with_custom_certificate_verifier(Arc::new(Anybody(provider))).with_no_client_auth()
         })?
-    } else if let Some(roots) = own_roots(&load_native_certs()) {
+    } else if let Some(roots) = own_roots(&load_native_certs())? {
         tracing::info!("this machine has no certificates to trust: Mozilla's count, as of this build; SSL_CERT_FILE names others");
         verified_by(settings.connect_timeout, |tls, _| tls.with_root_certificates(roots).with_no_client_auth())?
     } else {
@@ -169,10 +169,17 @@ impl HttpConnector for WatchedConnector {
 
 // === certificates that the SDK's own client cannot be told to trust ===
 
-/// An image of this program alone has no certificates; a folder or file of them that cannot be read is a mistake, and nothing stands in for it.
-fn own_roots(found: &CertificateResult) -> Option<RootCertStore> {
-    let none = found.certs.is_empty() && found.errors.is_empty();
-    none.then(|| RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() })
+/// An image of this program alone has no certificates. Where there should be some and none can be read is a mistake, and nothing stands in for them.
+fn own_roots(found: &CertificateResult) -> Result<Option<RootCertStore>> {
+    match (found.certs.is_empty(), found.errors.first()) {
+        (false, _) => Ok(None),
+        (true, None) => Ok(Some(RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() })),
+        (true, Some(error)) => Err(Error::new(
+            Kind::Configuration,
+            "read the certificates to trust (SSL_CERT_FILE and SSL_CERT_DIR say where they are)",
+            error,
+        )),
+    }
 }
 
 /// A plain client whose `trust` says how certificates are verified.
@@ -264,11 +271,11 @@ mod tests {
     #[test]
     fn own_certificates_count_only_where_the_machine_has_none() {
         let mut found = CertificateResult::default();
-        assert!(own_roots(&found).is_some_and(|roots| roots.len() > 100));
+        assert!(own_roots(&found).is_ok_and(|roots| roots.is_some_and(|roots| roots.len() > 100)));
         found.certs.push(CertificateDer::from(vec![0]));
-        assert!(own_roots(&found).is_none());
+        assert!(own_roots(&found).is_ok_and(|roots| roots.is_none()));
         // As SSL_CERT_FILE may name one.
         let unreadable = rustls_native_certs::load_certs_from_paths(Some("/no/such/file".as_ref()), None);
-        assert!(!unreadable.errors.is_empty() && own_roots(&unreadable).is_none());
+        assert!(own_roots(&unreadable).is_err_and(|error| error.to_string().contains("/no/such/file")));
     }
 }

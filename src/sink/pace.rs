@@ -8,9 +8,9 @@ use crate::ports::Moment;
 
 /// How many writes may be unanswered at once.
 ///
-/// As TCP does it: a round of answers without congestion widens the window by one request, a round with some narrows it, in proportion: by
-/// half where all was throttled, by a twentieth where a tenth was. Halving for whatever was left unprocessed would end at one write at a time on a table
-/// that takes nine of ten.
+/// As TCP does it: a round of answers with little congestion widens the window by one request, a round with more narrows it, in proportion: by
+/// half where all was throttled. Up to [`TOLERATED`] counts as little: what is left unprocessed costs no capacity and is sent again, while a window that
+/// narrowed for it would end at a fraction of what the table takes.
 #[derive(Debug, Clone)]
 pub struct Pace {
     most: f64,
@@ -20,6 +20,9 @@ pub struct Pace {
     answered: usize,
     congested: usize,
 }
+
+/// The part of a round that may be refused without being a reason to ask for less.
+const TOLERATED: f64 = 0.15;
 
 impl Pace {
     /// `batch`: writes in a full request; `requests`: as many at once, at most. Starts wide open: a table that has the capacity is not made to wait.
@@ -58,7 +61,8 @@ impl Pace {
             return;
         }
         let part = self.congested as f64 / self.answered.max(1) as f64;
-        let window = if self.congested == 0 { self.window + self.step } else { self.window * (1.0 - part / 2.0) };
+        let beyond = (part - TOLERATED) / (1.0 - TOLERATED);
+        let window = if beyond <= 0.0 { self.window + self.step } else { self.window * (1.0 - beyond / 2.0) };
         self.window = window.clamp(1.0, self.most);
         (self.answered, self.congested) = (0, 0);
     }
@@ -126,12 +130,27 @@ mod tests {
 
     /// Flink's window ends at one request here (27: AIMD trace).
     #[test]
-    fn a_tenth_unprocessed_leaves_many_requests_in_flight() {
+    fn a_tenth_unprocessed_leaves_the_window_as_it_is() {
         let mut pace = Pace::new(25, 50);
-        for round in 0..300 {
-            rounds(&mut pace, 1, if round % 2 == 0 { 0.1 } else { 0.0 });
+        rounds(&mut pace, 300, 0.1);
+        assert_eq!(pace.window(), 1250);
+        rounds(&mut pace, 5, 1.0);
+        rounds(&mut pace, 50, 0.1);
+        assert_eq!(pace.window(), 1250, "and it comes back as fast");
+    }
+
+    #[test]
+    fn a_table_that_takes_only_so_much_is_asked_for_little_more() {
+        const TAKES: usize = 600;
+        let mut pace = Pace::new(25, 50);
+        let mut windows = Vec::new();
+        for _ in 0..200 {
+            let window = pace.window();
+            pace.answered(window, window.saturating_sub(TAKES));
+            windows.push(pace.window());
         }
-        assert!(pace.window() > 400, "{}", pace.window());
+        let late = &windows[100..];
+        assert!(late.iter().all(|window| (TAKES..TAKES * 4 / 3).contains(window)), "{late:?}");
     }
 
     #[test]

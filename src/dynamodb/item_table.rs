@@ -51,11 +51,11 @@ impl ItemTables {
     }
 
     async fn batch_write(&self, writes: &[Arc<Write>]) -> Result<Written> {
-        let doing = || format!("write {} items to table {} (dynamodb:BatchWriteItem)", writes.len(), names(writes));
+        let doing = || format!("write {} items to table {} (dynamodb:BatchWriteItem)", writes.len(), tables(writes).join(", "));
         let body = body(writes).map_err(|why| Error::new(Kind::Invalid, doing(), why))?;
         // The SDK sees which tables they are, which may decide on the endpoint.
-        let tables = writes.iter().map(|write| (write.table.to_string(), Vec::new())).collect();
-        let call = self.client.batch_write_item().set_request_items(Some(tables)).customize().mutate_request(move |request| {
+        let named = tables(writes).into_iter().map(|table| (table.to_owned(), Vec::new())).collect();
+        let call = self.client.batch_write_item().set_request_items(Some(named)).customize().mutate_request(move |request| {
             request.headers_mut().insert("content-length", body.len().to_string());
             *request.body_mut() = SdkBody::from(body.clone());
         });
@@ -111,12 +111,12 @@ pub(super) fn units(consumed: impl IntoIterator<Item = ConsumedCapacity>) -> Opt
     units.fold(None, |sum, units| Some(sum.unwrap_or(0.0) + units))
 }
 
-/// The tables of a request, for people.
-fn names(writes: &[Arc<Write>]) -> String {
-    let mut names: Vec<&str> = writes.iter().map(|write| &*write.table).collect();
-    names.sort_unstable();
-    names.dedup();
-    names.join(", ")
+/// The tables of a request, each once.
+fn tables(writes: &[Arc<Write>]) -> Vec<&str> {
+    let mut tables: Vec<&str> = writes.iter().map(|write| &*write.table).collect();
+    tables.sort_unstable();
+    tables.dedup();
+    tables
 }
 
 impl ports::ItemTables for ItemTables {

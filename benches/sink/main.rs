@@ -6,6 +6,8 @@ mod measure;
 #[allow(dead_code, reason = "the source's benchmark needs the rest of it")]
 #[path = "../common/process.rs"]
 mod process;
+#[path = "../common/publish.rs"]
+mod publish;
 #[path = "../common/report.rs"]
 mod report;
 mod stub;

@@ -214,10 +214,8 @@ async fn follow(process: &mut Process, stub: &Stub, items: u64, system: System) 
             }
         }
         let quiet = at.unwrap_or(began).elapsed();
-        let is_done = match system {
-            System::Ours => highest + 1 >= items && quiet > QUIET,
-            System::Flink => !process.is_running(),
-        };
+        // Flink's ends by itself.
+        let is_done = system == System::Ours && highest + 1 >= items && quiet > QUIET;
         if is_done || quiet > SILENCE || !process.is_running() {
             return spent;
         }

@@ -6,6 +6,8 @@ mod measure;
 #[path = "../common/process.rs"]
 mod process;
 mod produce;
+#[path = "../common/publish.rs"]
+mod publish;
 #[path = "../common/report.rs"]
 mod report;
 #[allow(dead_code, reason = "tests need the rest of it")]

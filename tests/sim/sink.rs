@@ -3,16 +3,42 @@
 mod failover;
 mod random;
 
-use std::time::Duration;
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    time::Duration,
+};
 
 use pulsar_io_dynamodb::error::{Kind, Limit};
 
-use crate::support::sink::{
-    World,
-    dead_topic::{Mode, property},
-    delete, eventually, poison, put, refused,
-    table::Fault,
+use crate::{
+    sim::seeds::{repeated, text},
+    support::sink::{
+        World,
+        dead_topic::{Mode, property},
+        delete, eventually, poison, put, refused,
+        table::Fault,
+    },
 };
+
+/// One random schedule in its own runtime: the calls of the table, and how it ended.
+fn one<T>(seed: u64, schedule: impl AsyncFnOnce(u64, World) -> T) -> (Vec<String>, Result<T, String>) {
+    // The worker's own delays come from here.
+    fastrand::seed(seed);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime");
+    let world = World::new();
+    let table = world.table.clone();
+    let result = catch_unwind(AssertUnwindSafe(|| runtime.block_on(schedule(seed, world)))).map_err(|panic| text(&*panic));
+    (table.log(), result)
+}
+
+/// Where `SEED` asks for one schedule, that one is run, with its calls printed.
+fn is_repeated<T>(schedule: impl AsyncFnOnce(u64, World) -> T) -> bool {
+    let Some(seed) = repeated() else { return false };
+    let (log, result) = one(seed, schedule);
+    eprintln!("{}", log.join("\n"));
+    result.unwrap_or_else(|why| panic!("SEED={seed}: {why}"));
+    true
+}
 
 #[tokio::test(start_paused = true)]
 async fn the_last_message_of_each_key_wins() {

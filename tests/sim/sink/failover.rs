@@ -2,15 +2,15 @@
 //!
 //! `SEED=N` repeats one schedule and prints the calls in it; `SIM_SEEDS=N` says how many schedules are run, from `SIM_FIRST` on.
 
-use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
-    time::Duration,
-};
+use std::time::Duration;
 
 use pulsar_io_dynamodb::error::Limit;
 
 use crate::{
-    sim::seeds::{all, repeated, text, wanted},
+    sim::{
+        seeds::{all, wanted},
+        sink::{is_repeated, one},
+    },
     support::sink::{Message, World, delete, eventually, poison, put, refused, table::Fault},
 };
 
@@ -76,24 +76,11 @@ async fn k1_what_was_stored_in_an_earlier_turn_is_written_again_in_a_later_one()
 /// K1 is checked by the table at each call over all sinks, A1 by the broker at each acknowledgment, the final table against the model.
 #[test]
 fn k1_a1_hold_for_random_schedules_of_several_sinks_that_take_turns() {
-    if let Some(seed) = repeated() {
-        let (log, result) = one(seed);
-        eprintln!("{}", log.join("\n"));
-        result.unwrap_or_else(|why| panic!("SEED={seed}: {why}"));
+    if is_repeated(schedule) {
         return;
     }
-    let lost: u64 = all(wanted(SEEDS), |seed| one(seed).1, |sum: &mut u64, lost| *sum += lost);
+    let lost: u64 = all(wanted(SEEDS), |seed| one(seed, schedule).1, |sum: &mut u64, lost| *sum += lost);
     assert!(lost > SEEDS, "only {lost} turns were lost with something in work");
-}
-
-fn one(seed: u64) -> (Vec<String>, Result<u64, String>) {
-    // The worker's own delays come from here.
-    fastrand::seed(seed);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime");
-    let world = World::new();
-    let table = world.table.clone();
-    let result = catch_unwind(AssertUnwindSafe(|| runtime.block_on(schedule(seed, world)))).map_err(|panic| text(&*panic));
-    (table.log(), result)
 }
 
 async fn schedule(seed: u64, mut world: World) -> u64 {

@@ -2,14 +2,13 @@
 //!
 //! `SEED=N` repeats one schedule and prints the calls in it; `SIM_SEEDS=N` says how many schedules are run, from `SIM_FIRST` on.
 
-use std::{
-    collections::BTreeMap,
-    panic::{AssertUnwindSafe, catch_unwind},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use crate::{
-    sim::seeds::{all, repeated, text, wanted},
+    sim::{
+        seeds::{all, wanted},
+        sink::{is_repeated, one},
+    },
     support::sink::{
         Effect, Message, World, delete,
         model::{RULES, Rule},
@@ -28,17 +27,14 @@ type Counts = BTreeMap<&'static str, u64>;
 /// K1 is checked by the table at each call, A1 by the broker at each acknowledgment, the final table against the model; M1 and Z1 on the way.
 #[test]
 fn k1_a1_m1_z1_hold_for_random_schedules_in_every_mode() {
-    if let Some(seed) = repeated() {
-        let (log, result) = one(seed);
-        eprintln!("{}", log.join("\n"));
-        result.unwrap_or_else(|why| panic!("SEED={seed}: {why}"));
+    if is_repeated(schedule) {
         return;
     }
     let wanted = wanted(SEEDS);
     let seeds = wanted.end - wanted.start;
     let counts: Counts = all(
         wanted,
-        |seed| one(seed).1,
+        |seed| one(seed, schedule).1,
         |sum: &mut Counts, counts| counts.into_iter().for_each(|(what, times)| *sum.entry(what).or_default() += times),
     );
     eprintln!("{seeds} schedules of the sink: {counts:?}");
@@ -64,21 +60,10 @@ fn k1_a1_m1_z1_hold_for_random_schedules_in_every_mode() {
 #[test]
 fn a_sinks_seed_repeats_every_call() {
     for seed in 1_000_000..1_000_010 {
-        let (first, second) = (one(seed).0, one(seed).0);
+        let (first, second) = (one(seed, schedule).0, one(seed, schedule).0);
         assert_eq!(first, second, "SEED={seed}");
         assert!(!first.is_empty(), "SEED={seed}: something happens");
     }
-}
-
-/// One schedule in its own runtime: the calls of the table, and how it ended.
-fn one(seed: u64) -> (Vec<String>, Result<Counts, String>) {
-    // The worker's own delays come from here.
-    fastrand::seed(seed);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime");
-    let world = World::new();
-    let table = world.table.clone();
-    let result = catch_unwind(AssertUnwindSafe(|| runtime.block_on(schedule(seed, world)))).map_err(|panic| text(&*panic));
-    (table.log(), result)
 }
 
 /// Random messages, faults and delays; at random moments the worker is killed or stopped and another one started, or everything that is not

@@ -76,7 +76,7 @@ names! {
     describe_counter SINK_SKIPPED = "dynamodb_sink_skipped_total": "Writes whose condition was not met and that were left out, as configured.";
     describe_counter SINK_IGNORED = "dynamodb_sink_ignored_total": "Messages that ask for nothing to be written, as configured (`tombstones`, `onMissingImage`, `replayTtlDeletes`).";
     describe_counter SINK_SENT = "dynamodb_sink_writes_sent_total": "Writes in requests, each time they are sent: over the requests, how full they are.";
-    describe_counter SINK_RETRIED = "dynamodb_sink_writes_retried_total": "Writes that were sent again, in a request with one that had failed before.";
+    describe_counter SINK_RETRIED = "dynamodb_sink_writes_retried_total": "Writes that were sent again, since they were not stored the time before.";
     describe_counter SINK_BATCHES = "dynamodb_sink_batches_total": "Requests with writes.";
     describe_counter SINK_UNPROCESSED = "dynamodb_sink_unprocessed_total": "Items that DynamoDB returned as unprocessed; they are sent again.";
     describe_counter SINK_THROTTLED = "dynamodb_sink_throttled_total": "Requests that DynamoDB throttled as a whole, by the limit that they met (label `reason`: key_range, index_key_range, provisioned, on_demand_maximum, account, unknown).";

@@ -16,6 +16,7 @@
 //! redelivery: an older message that comes while a newer one is in work counts as replaced by it.
 
 mod heat;
+mod lane;
 mod leave;
 
 use std::{
@@ -24,14 +25,11 @@ use std::{
     time::Duration,
 };
 
-use self::heat::Heat;
-use super::{
-    coalesce::merged,
-    map::Target,
-    mode::{Shaped, Version},
-    pace,
-    poison::Poison,
+use self::{
+    heat::Heat,
+    lane::{Lane, Op, State},
 };
+use super::{map::Target, mode::Shaped, pace, poison::Poison};
 use crate::{
     dynamodb::attribute::wire_size,
     error::Error,
@@ -75,6 +73,8 @@ pub struct Batch {
     pub writes: Vec<Arc<Write>>,
     /// How often the unluckiest of them has failed in a row.
     pub attempts: u32,
+    /// How many of them have been sent before.
+    pub retried: usize,
     /// All of one partition key that is too busy by itself: what the table takes otherwise is not to be seen here.
     pub hot: bool,
 }
@@ -172,92 +172,6 @@ impl Stored {
     }
 }
 
-#[derive(Debug)]
-struct Lane {
-    ops: VecDeque<Op>,
-    state: State,
-    /// Failures since the last success.
-    attempts: u32,
-    failing_since: Option<Moment>,
-    /// So many of the first operations are written one by one: the one write for all of them was refused, and only one of them is to blame.
-    one_by_one: usize,
-}
-
-#[derive(Debug)]
-struct Op {
-    ticket: Ticket,
-    place: Place,
-    write: Arc<Write>,
-    bytes: usize,
-    /// A newer operation was there before it came: it is never written for itself, unless that one is refused.
-    late: bool,
-    /// Where there is one, the greatest wins, whatever the order.
-    version: Option<Version>,
-    /// Set once DynamoDB has refused it.
-    refused: Option<Poison>,
-    /// It is another consumer's by now (see `leave`), and in an unanswered request.
-    void: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    /// May be sent.
-    Ready,
-    /// The write that stands for the first `covers` operations is unanswered.
-    InFlight { covers: usize },
-    /// The first operation is refused and on its way to the dead-letter topic.
-    Burying,
-}
-
-impl Lane {
-    /// How many operations the next write settles.
-    fn covers(&self, coalesce: bool) -> usize {
-        let sendable = self.ops.iter().take_while(|op| op.refused.is_none()).count();
-        let in_turn = self.ops.iter().take(sendable).position(|op| !op.late).map(|first| first + 1);
-        in_turn.filter(|_| !coalesce || self.one_by_one > 0).unwrap_or(sendable)
-    }
-
-    /// Which of the first `covers` operations is written for all of them: the one with the greatest version, else the last.
-    fn chosen(&self, covers: usize) -> usize {
-        let versions = self.ops.iter().take(covers).enumerate().map(|(at, op)| (op.version.as_ref(), at));
-        versions.max().map_or(0, |(_, at)| at)
-    }
-
-    /// The one write for the first `covers` operations.
-    fn write(&self, covers: usize) -> Arc<Write> {
-        match &self.ops[self.chosen(covers)] {
-            Op { version: Some(_), write, .. } => write.clone(),
-            last => {
-                let covered = self.ops.iter().take(covers);
-                // A late one is a copy of what was written before, or of another of these: to be refused for it once more would blame the wrong one.
-                merged(covered.filter(|op| last.late || !op.late).map(|op| &op.write))
-            }
-        }
-    }
-
-    /// Puts an operation behind all others, or, where newer messages of its partition are in work, before the first of them. Those of
-    /// one partition are always in the order of their positions. Versions need no such order.
-    fn insert(&mut self, op: Op) {
-        if op.version.is_some() {
-            return self.ops.push_back(op);
-        }
-        let comparable = |other: &(usize, &Op)| other.1.refused.is_none() && !other.1.void && other.1.place.0.topic == op.place.0.topic;
-        let youngest_first = self.ops.iter().enumerate().rev().filter(comparable);
-        let newer = youngest_first.take_while(|(_, other)| other.place >= op.place).last().map(|(at, _)| at);
-        match newer {
-            None => self.ops.push_back(op),
-            Some(at) => {
-                self.ops.insert(at, Op { late: true, ..op });
-                if let State::InFlight { covers } = &mut self.state
-                    && at < *covers
-                {
-                    *covers += 1;
-                }
-            }
-        }
-    }
-}
-
 impl Batches {
     pub fn new(limits: Limits) -> Self {
         Self {
@@ -301,7 +215,7 @@ impl Batches {
         let full = self.limits.max_batch.min(most);
         let (lanes, coalesce, mut bytes) = (&self.lanes, self.limits.coalesce, 0);
         let mut fits = |key: &Target| {
-            bytes += next_bytes(&lanes[key], coalesce);
+            bytes += lanes[key].next_bytes(coalesce);
             bytes <= self.limits.max_bytes
         };
         if let Some(keys) = self.heat.next(now, full, &mut fits) {
@@ -327,7 +241,7 @@ impl Batches {
                 self.ready.pop_front();
                 continue;
             }
-            bytes += next_bytes(&self.lanes[key], coalesce);
+            bytes += self.lanes[key].next_bytes(coalesce);
             if bytes > self.limits.max_bytes && !keys.is_empty() {
                 break;
             }
@@ -349,8 +263,8 @@ impl Batches {
         self.graves.pop_front()
     }
 
-    /// The batch was answered: what has become of each of its writes, in their order.
-    pub fn answered(&mut self, batch: u64, settled: Vec<Settled>, now: Moment, retry_at: Moment) -> Vec<Done> {
+    /// The batch was answered: what has become of each of its writes, in their order. `retry_at`: see `failed`.
+    pub fn answered(&mut self, batch: u64, settled: Vec<Settled>, now: Moment, retry_at: impl Fn(u32) -> Moment) -> Vec<Done> {
         let mut done = Vec::new();
         let (mut again, mut at_once) = (Vec::new(), Vec::new());
         let keys = self.in_flight.remove(&batch).unwrap_or_default();
@@ -374,8 +288,8 @@ impl Batches {
     }
 
     /// The batch failed; each of its writes may or may not be stored. Their keys stay locked until they are sent again, in their newest form.
-    /// `key_range`: the partitions of its keys are too busy, and nothing else.
-    pub fn failed(&mut self, batch: u64, now: Moment, retry_at: Moment, key_range: bool) {
+    /// `retry_at`: when to send a write again that has failed so many times in a row before. `key_range`: the partitions of its keys are too busy, and nothing else.
+    pub fn failed(&mut self, batch: u64, now: Moment, retry_at: impl Fn(u32) -> Moment, key_range: bool) {
         let keys = self.in_flight.remove(&batch).unwrap_or_default();
         self.cooled(batch, &keys, if key_range { keys.len() } else { 0 }, now);
         self.retry(keys, now, retry_at, key_range);
@@ -437,7 +351,7 @@ impl Batches {
     fn send(&mut self, keys: Vec<Target>) -> Batch {
         let id = self.next_id;
         self.next_id += 1;
-        let mut batch = Batch { id, writes: Vec::with_capacity(keys.len()), attempts: 0, hot: false };
+        let mut batch = Batch { id, writes: Vec::with_capacity(keys.len()), attempts: 0, retried: 0, hot: false };
         let coalesce = self.limits.coalesce;
         for key in &keys {
             let lane = self.lane(key);
@@ -445,6 +359,7 @@ impl Batches {
             let covers = lane.covers(coalesce);
             lane.state = State::InFlight { covers };
             batch.attempts = batch.attempts.max(lane.attempts);
+            batch.retried += usize::from(lane.attempts > 0);
             batch.writes.push(lane.write(covers));
         }
         self.in_flight.insert(id, keys);
@@ -477,21 +392,24 @@ impl Batches {
         self.advance(key, now);
     }
 
-    fn retry(&mut self, keys: Vec<Target>, now: Moment, at: Moment, hot: bool) {
-        let keys = self.unsent(keys);
-        if keys.is_empty() {
-            return;
-        }
-        for key in &keys {
-            let lane = self.lane(key);
+    /// Each write waits by its own failures: one that has failed often must not hold up those that were in a request with it.
+    fn retry(&mut self, keys: Vec<Target>, now: Moment, retry_at: impl Fn(u32) -> Moment, hot: bool) {
+        let mut by_attempts: BTreeMap<u32, Vec<Target>> = BTreeMap::new();
+        for key in self.unsent(keys) {
+            let lane = self.lane(&key);
+            by_attempts.entry(lane.attempts).or_default().push(key);
             lane.attempts = lane.attempts.saturating_add(1);
             lane.failing_since.get_or_insert(now);
         }
-        if hot {
-            return self.heat.throttled(keys, now, at);
+        for (attempts, keys) in by_attempts {
+            let at = retry_at(attempts);
+            if hot {
+                self.heat.throttled(keys, now, at);
+            } else {
+                self.next_id += 1;
+                self.delayed.insert((at, self.next_id), keys);
+            }
         }
-        self.next_id += 1;
-        self.delayed.insert((at, self.next_id), keys);
     }
 
     /// Goes on with the first operation that is left.
@@ -520,16 +438,6 @@ impl Batches {
     }
 }
 
-fn next_bytes(lane: &Lane, coalesce: bool) -> usize {
-    let covers = lane.covers(coalesce).max(1);
-    match &lane.ops[lane.chosen(covers)] {
-        Op { write, version: None, .. } if matches!(write.action, Action::Update { .. }) => {
-            lane.ops.iter().take(covers).map(|op| op.bytes).sum()
-        }
-        chosen => chosen.bytes,
-    }
-}
-
 /// Bytes of a write in a request, never too low.
 fn wire_bytes(write: &Write) -> usize {
     match &write.action {
@@ -539,5 +447,4 @@ fn wire_bytes(write: &Write) -> usize {
 }
 
 #[cfg(test)]
-#[path = "batch/tests.rs"]
 mod tests;

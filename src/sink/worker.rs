@@ -207,9 +207,7 @@ impl<I: Inbox, S: Schemas, T: ItemTables> Worker<I, S, T> {
         {
             histogram!(names::SINK_WAIT_SECONDS).record(now.saturating_sub(self.waiting.take().unwrap_or(now)));
             self.meters.sent.increment(batch.writes.len() as u64);
-            if batch.attempts > 0 {
-                self.meters.retried.increment(batch.writes.len() as u64);
-            }
+            self.meters.retried.increment(batch.retried as u64);
             self.writer.send(batch, now);
         }
         let waits = self.batches.next_due().is_some_and(|due| due <= now);
@@ -315,7 +313,7 @@ impl<I: Inbox, S: Schemas, T: ItemTables> Worker<I, S, T> {
         counter!(names::SINK_BATCHES).increment(1);
         histogram!(names::SINK_WRITE_SECONDS).record(took);
         match verdict {
-            Verdict::Written { fates, consumed, retry_at } => {
+            Verdict::Written { fates, consumed } => {
                 counter!(names::SINK_CONSUMED).increment(consumed.unwrap_or_default().ceil() as u64);
                 let unprocessed = fates.iter().filter(|fate| **fate == Fate::Unprocessed).count();
                 if unprocessed > 0 {
@@ -324,7 +322,8 @@ impl<I: Inbox, S: Schemas, T: ItemTables> Worker<I, S, T> {
                 }
                 let policy = self.settings.mode.on_condition_failure;
                 let settled = batch.writes.iter().zip(fates).map(|(write, fate)| settled(write, fate, policy)).collect();
-                for done in self.batches.answered(batch.id, settled, now, retry_at) {
+                let done = self.batches.answered(batch.id, settled, now, |attempts| self.writer.retry_at(attempts, now));
+                for done in done {
                     match done.outcome {
                         Outcome::Put => self.meters.put.increment(1),
                         Outcome::Deleted => self.meters.deleted.increment(1),
@@ -335,11 +334,11 @@ impl<I: Inbox, S: Schemas, T: ItemTables> Worker<I, S, T> {
                     self.confirm(done.ticket)?;
                 }
             }
-            Verdict::Failed { error, retry_at } => {
+            Verdict::Failed(error) => {
                 self.failed(&error);
                 tracing::warn!(table = %self.settings.table_name, attempts = batch.attempts + 1, %error, "a batch failed, trying again");
                 let key_range = error.kind() == Kind::Throttled && error.limit() == Limit::KeyRange;
-                self.batches.failed(batch.id, now, retry_at, key_range);
+                self.batches.failed(batch.id, now, |attempts| self.writer.retry_at(attempts, now), key_range);
                 if error.retry() == Retry::Manual {
                     self.health.red(STAGE, &error);
                 }

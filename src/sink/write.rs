@@ -31,9 +31,9 @@ pub struct Answer {
 #[derive(Debug)]
 pub enum Verdict {
     /// What has become of each write; what was not processed is to be sent again.
-    Written { fates: Vec<Fate>, consumed: Option<f64>, retry_at: Moment },
-    /// Perhaps stored, perhaps not: all of it is to be sent again.
-    Failed { error: Error, retry_at: Moment },
+    Written { fates: Vec<Fate>, consumed: Option<f64> },
+    /// Perhaps stored, perhaps not: all of it is to be sent again, by `Writer::retry_at`.
+    Failed(Error),
     /// Something in it can never be written.
     Refused(Error),
     /// The worker cannot go on.
@@ -138,6 +138,12 @@ impl<T: ItemTables> Writer<T> {
         self.sent.values().next().map(|sent| sent.at)
     }
 
+    /// When to send a write again that has failed `attempts` times in a row before: after a delay that doubles, and not in a pause.
+    pub fn retry_at(&self, attempts: u32, now: Moment) -> Moment {
+        let delay = full_jitter(self.backoff, attempts, fastrand::f64());
+        (now + delay).max(self.paused.unwrap_or_default())
+    }
+
     pub fn send(&mut self, batch: Batch, now: Moment) {
         let units = match &mut self.capacity {
             None => 0.0,
@@ -179,7 +185,6 @@ impl<T: ItemTables> Writer<T> {
     }
 
     fn verdict(&mut self, batch: &Batch, result: Result<Written>, now: Moment) -> Verdict {
-        let retry_at = now + full_jitter(self.backoff, batch.attempts, fastrand::f64());
         let error = match result {
             Ok(Written { fates, .. }) if fates.len() != batch.writes.len() => {
                 let why = format!("{} answers for {} writes: a defect", fates.len(), batch.writes.len());
@@ -187,16 +192,15 @@ impl<T: ItemTables> Writer<T> {
             }
             Ok(Written { fates, consumed }) => {
                 self.paused = None;
-                return Verdict::Written { fates, consumed, retry_at };
+                return Verdict::Written { fates, consumed };
             }
             Err(error) => error,
         };
         match (error.retry(), error.kind()) {
-            (Retry::Timed, _) => Verdict::Failed { error, retry_at },
+            (Retry::Timed, _) => Verdict::Failed(error),
             (Retry::Manual, _) => {
-                let retry_at = now + MANUAL_RETRY;
-                self.paused = Some(retry_at);
-                Verdict::Failed { error, retry_at }
+                self.paused = Some(now + MANUAL_RETRY);
+                Verdict::Failed(error)
             }
             (Retry::Never, Kind::Invalid | Kind::ItemCollectionFull | Kind::Poison) => {
                 self.paused = None;

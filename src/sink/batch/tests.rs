@@ -1,3 +1,6 @@
+mod heat;
+mod leave;
+
 use std::collections::HashSet;
 
 use proptest::{prelude::*, test_runner::TestCaseError};
@@ -7,6 +10,7 @@ use crate::{
     dynamodb::attribute::{Item, ItemKey, Value},
     error::Kind,
     ports::{KeySchema, KeyType},
+    sink::mode::Version,
 };
 
 const FLUSH: Duration = Duration::from_millis(100);
@@ -36,7 +40,7 @@ impl Batches {
     fn written(&mut self, batch: u64, unprocessed: &[usize], now: Moment, retry_at: Moment) -> Vec<Done> {
         let count = self.in_flight[&batch].len();
         let settled = (0..count).map(|at| if unprocessed.contains(&at) { Settled::Again } else { Settled::Stored });
-        self.answered(batch, settled.collect(), now, retry_at)
+        self.answered(batch, settled.collect(), now, |_| retry_at)
     }
 }
 
@@ -117,7 +121,7 @@ fn without_coalescing_each_version_is_written_in_turn() {
         let batch = b.next(at(0), true, usize::MAX).expect("ready");
         assert_eq!(batch.writes.len(), 1);
         assert_eq!(*batch.writes[0], mapped(7, v).write);
-        b.failed(batch.id, at(0), at(0), false);
+        b.failed(batch.id, at(0), |_| at(0), false);
         let again = b.next(at(0), true, usize::MAX).expect("again");
         assert_eq!(*again.writes[0], mapped(7, v).write, "the same version");
         assert_eq!(b.written(again.id, &[], at(0), at(0)).len(), 1);
@@ -135,7 +139,7 @@ fn k1_unprocessed_and_failed_writes_go_out_again_in_their_newest_form() {
         let first = b.next(at(0), true, usize::MAX).expect("ready");
         b.add(2, place(2), mapped(1, 1), at(0));
         if lost {
-            b.failed(first.id, at(0), at(50), false);
+            b.failed(first.id, at(0), |_| at(50), false);
         } else {
             assert_eq!(b.written(first.id, &[0], at(0), at(50)), [done(1, Outcome::Put)]);
         }
@@ -149,6 +153,26 @@ fn k1_unprocessed_and_failed_writes_go_out_again_in_their_newest_form() {
         assert_eq!(over[..2], [done(0, Outcome::Coalesced), done(2, Outcome::Put)]);
         assert!(b.lanes.is_empty() && b.failing().is_none());
     }
+}
+
+/// One write that fails again and again must not hold up the others that are returned with it.
+#[test]
+fn each_write_waits_by_its_own_failures() {
+    let retry_at = |attempts: u32| at(10 << attempts);
+    let mut b = batches(true, 25);
+    b.add(0, place(0), mapped(1, 0), at(0));
+    for due in [0, 10, 20] {
+        let batch = b.next(at(due), true, usize::MAX).expect("due");
+        b.answered(batch.id, vec![Settled::Again], at(0), retry_at);
+    }
+    b.add(1, place(1), mapped(2, 0), at(40));
+    let both = b.next(at(40), true, usize::MAX).expect("due");
+    assert_eq!((both.writes.len(), both.attempts, both.retried), (2, 3, 1));
+    b.failed(both.id, at(0), retry_at, false);
+    let younger = b.next(at(10), true, usize::MAX).expect("due, as after one failure");
+    assert_eq!(*younger.writes[0], mapped(2, 0).write);
+    assert!(b.next(at(79), true, usize::MAX).is_none());
+    assert!(b.next(at(80), true, usize::MAX).is_some());
 }
 
 #[test]
@@ -342,7 +366,7 @@ impl Model {
             }
         }
         if failed {
-            b.failed(batch.id, now, now + at(5), false);
+            b.failed(batch.id, now, |_| now + at(5), false);
         } else {
             self.done.extend(b.written(batch.id, &missing, now, now + at(5)).iter().map(|done| done.ticket));
         }
@@ -466,7 +490,7 @@ fn s28_the_greatest_version_stands_for_all_that_wait() {
     }
     let batch = b.next(at(0), true, usize::MAX).expect("a batch");
     assert_eq!(*batch.writes[0], versioned(2, 9).write, "of two equal ones, the last");
-    let done = b.answered(batch.id, vec![Settled::Stored], at(1), at(1));
+    let done = b.answered(batch.id, vec![Settled::Stored], at(1), |_| at(1));
     let written: Vec<_> = done.iter().filter(|done| done.outcome == Outcome::Put).map(|done| done.ticket).collect();
     assert_eq!((done.len(), written), (4, vec![2]));
     assert_eq!(b.add(9, place(0), versioned(0, 10), at(1)), None, "a message that is older in its topic may be newer by its version");
@@ -497,7 +521,7 @@ fn s32_what_was_rolled_back_is_sent_again_at_once() {
     }
     let batch = b.next(at(0), true, usize::MAX).expect("a batch");
     let culprit = Settled::Refused(Poison::new(super::super::poison::Reason::Rejected, "no"));
-    b.answered(batch.id, vec![Settled::AtOnce, culprit, Settled::AtOnce], at(1), at(1000));
+    b.answered(batch.id, vec![Settled::AtOnce, culprit, Settled::AtOnce], at(1), |_| at(1000));
     let again = b.next(at(1), false, usize::MAX).expect("at once");
     assert_eq!((again.writes.len(), again.attempts), (2, 0));
     assert_eq!((&*again.writes[0], &*again.writes[1]), (&mapped(0, 0).write, &mapped(2, 0).write), "in their order");
@@ -527,7 +551,7 @@ fn a_merged_update_that_is_refused_is_taken_apart() {
             if set.contains_key("bad") {
                 b.refused(batch.id, &Error::new(Kind::Invalid, "write", "no"), at(1000));
             } else {
-                stored.extend(b.answered(batch.id, vec![Settled::Stored], at(1000), at(1000)).into_iter().map(|done| done.ticket));
+                stored.extend(b.answered(batch.id, vec![Settled::Stored], at(1000), |_| at(1000)).into_iter().map(|done| done.ticket));
             }
             while let Some(grave) = b.next_grave() {
                 buried.push(grave.ticket);
@@ -537,140 +561,4 @@ fn a_merged_update_that_is_refused_is_taken_apart() {
         assert!(b.lanes.is_empty() && stored.contains(&1) && !buried.contains(&1), "{copy_comes}: {stored:?} {buried:?}");
         assert!(buried.contains(&0), "{copy_comes}: {stored:?} {buried:?}");
     }
-}
-
-/// The topic partition is lost: what waits goes, what is under way is not sent again, and what comes again later is not taken for it.
-#[test]
-fn k1_what_is_lost_is_not_sent_again_and_covers_nothing_that_comes_again() {
-    let mut b = batches(true, 1);
-    b.add(0, place(0), mapped(7, 0), at(0));
-    let under_way = b.next(at(0), true, usize::MAX).expect("ready");
-    b.add(1, place(1), mapped(7, 1), at(0));
-    b.add(2, place(2), mapped(8, 3), at(0));
-    let mut left = b.leave("persistent://public/default/in");
-    left.sort_unstable();
-    assert_eq!(left, [0, 1, 2]);
-    assert!(b.is_leaving("persistent://public/default/in") && !b.is_leaving("another"));
-    assert_eq!(b.next(at(500), true, usize::MAX).map(|batch| batch.id), None);
-    // It comes again while its first copy is unanswered.
-    b.add(3, place(0), mapped(7, 0), at(500));
-    assert_eq!(b.written(under_way.id, &[], at(500), at(500)), [done(0, Outcome::Put)], "the new copy is still to be written");
-    assert!(!b.is_leaving("persistent://public/default/in"));
-    let again = b.next(at(1000), true, usize::MAX).expect("the new copy");
-    assert_eq!(b.written(again.id, &[], at(1000), at(1000)), [done(3, Outcome::Put)]);
-
-    b.add(4, place(4), mapped(9, 4), at(2000));
-    let failing = b.next(at(2000), true, usize::MAX).expect("ready");
-    b.leave("persistent://public/default/in");
-    b.failed(failing.id, at(2000), at(2000), false);
-    assert!(b.next(at(9000), true, usize::MAX).is_none() && b.lanes.is_empty() && b.next_due().is_none());
-}
-
-#[test]
-fn k1_another_partitions_messages_of_the_same_item_are_still_written() {
-    let other = |number| (EntryId { topic: "persistent://public/default/other".into(), ..place(number).0 }, 0);
-    let mut b = batches(true, 1);
-    b.add(0, place(0), mapped(7, 0), at(0));
-    b.add(1, other(1), mapped(7, 1), at(0));
-    let both = b.next(at(0), true, usize::MAX).expect("ready");
-    assert_eq!(b.leave("persistent://public/default/in"), [0]);
-    b.failed(both.id, at(0), at(0), false);
-    assert!(!b.is_leaving("persistent://public/default/in"));
-    let one = b.next(at(0), true, usize::MAX).expect("the other's");
-    assert_eq!(b.written(one.id, &[], at(0), at(0)), [done(1, Outcome::Put)]);
-}
-
-/// Version `v` of an item of the partition `p`.
-fn of_partition(p: u64, s: u64, v: u64) -> Shaped {
-    let schema = KeySchema { partition: ("p".into(), KeyType::N), sort: Some(("s".into(), KeyType::N)) };
-    let number = |n: u64| Value::N(n.to_string());
-    let item = Item::from([("p".into(), number(p)), ("s".into(), number(s)), ("v".into(), number(v))]);
-    let key = Target { table: "copies".into(), key: ItemKey::of(&item, &schema).expect("a key") };
-    Shaped { write: Write { table: "copies".into(), action: Action::Put(item), condition: None }, key, version: None }
-}
-
-fn partition_of(write: &Write) -> u64 {
-    let Value::N(text) = &write.item()["p"] else { unreachable!("a number") };
-    text.parse().expect("a number")
-}
-
-/// 23: a partition key takes 5 writes each 10 ms, the others whatever comes. Throttled as DynamoDB does it: a request with a write that is taken says nothing
-/// about those that are not, one without says why.
-#[test]
-fn s23_a_busy_partition_key_slows_its_own_items_and_no_others() {
-    const HOT: u64 = 7;
-    const EACH: u64 = 5;
-    let mut b = batches(true, 25);
-    let (mut number, mut written) = (0, HashMap::<u64, u64>::new());
-    let (mut asked, mut mixed_up) = (0, 0);
-    for turn in 0..400_u64 {
-        let now = at(turn * 10);
-        let mut left = EACH;
-        // Half of all writes are of the hot key: ten times what it takes.
-        for _ in 0..100 {
-            let (p, s) = if number % 2 == 0 { (HOT, number) } else { (100 + number % 50, number) };
-            b.add(number, place(number), of_partition(p, s, number), now);
-            number += 1;
-        }
-        for _ in 0..50 {
-            let Some(batch) = b.next(now, true, usize::MAX) else { break };
-            let of_hot = batch.writes.iter().filter(|write| partition_of(write) == HOT).count();
-            asked += of_hot;
-            if turn >= 20 && of_hot > 0 && of_hot < batch.writes.len() {
-                mixed_up += 1;
-            }
-            let taken: Vec<bool> = batch
-                .writes
-                .iter()
-                .map(|write| {
-                    let takes = partition_of(write) != HOT || left > 0;
-                    left -= u64::from(takes && partition_of(write) == HOT);
-                    takes
-                })
-                .collect();
-            for (write, _) in batch.writes.iter().zip(&taken).filter(|(_, taken)| **taken) {
-                *written.entry(partition_of(write)).or_default() += 1;
-            }
-            if taken.contains(&true) {
-                let settled = taken.iter().map(|taken| if *taken { Settled::Stored } else { Settled::Again });
-                b.answered(batch.id, settled.collect(), now, now + at(20));
-            } else {
-                b.failed(batch.id, now, now + at(20), true);
-            }
-        }
-    }
-    let others: u64 = written.iter().filter(|(p, _)| **p != HOT).map(|(_, count)| count).sum();
-    assert_eq!(others, number / 2, "the others are all written, in the turn in which they came");
-    let hot = written[&HOT];
-    assert!(hot * 2 > EACH * 400, "the hot key is written at more than half of what it takes: {hot}");
-    assert!(asked as u64 <= hot * 4, "{asked} of its writes were asked for, {hot} taken");
-    assert_eq!(mixed_up, 0, "once it is known, it is in no request with others");
-}
-
-#[test]
-fn s23_a_partition_key_that_has_cooled_down_is_like_any_other() {
-    let mut b = batches(true, 25);
-    for number in 0..25 {
-        b.add(number, place(number), of_partition(7, number, 0), at(0));
-    }
-    let first = b.next(at(0), true, usize::MAX).expect("ready");
-    b.failed(first.id, at(0), at(50), true);
-    assert!(b.next(at(49), true, usize::MAX).is_none() && b.next_due() == Some(at(50)));
-    let mut number = 100;
-    let mut hot = 0;
-    for turn in 5..200 {
-        b.add(number, place(number), of_partition(7, number, 0), at(turn * 10));
-        for _ in 0..49 {
-            number += 1;
-            b.add(number, place(number), of_partition(7, number, 0), at(turn * 10));
-        }
-        number += 1;
-        while let Some(batch) = b.next(at(turn * 10), true, usize::MAX) {
-            hot += u64::from(batch.hot);
-            b.written(batch.id, &[], at(turn * 10), at(turn * 10));
-        }
-    }
-    assert!(hot > 40, "it took a while: {hot}");
-    b.add(1, place(number), of_partition(7, number, 0), at(3000));
-    assert!(!b.next(at(3000), true, usize::MAX).expect("ready").hot);
 }

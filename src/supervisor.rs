@@ -3,7 +3,7 @@
 use std::{os::unix::process::parent_id, process::ExitCode, time::Duration};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::error::{Error, Kind, Result};
 
@@ -77,12 +77,16 @@ async fn end_of(parent: Option<u32>) {
 
 /// Runs a worker to its end. The first signal cancels `stop`, so that the worker drains (Z1); a second one (but see [`Signals::of_a_child`]), or
 /// `deadline` after the first, ends the process at once.
+///
+/// The worker is a task of its own: whatever wakes it is done by a thread of the runtime most of the time, and need not wake the one that waits here.
 pub async fn supervise(
     mut signals: Signals,
     stop: CancellationToken,
     deadline: Duration,
-    worker: impl Future<Output = Result<()>>,
+    worker: impl Future<Output = Result<()>> + Send + 'static,
 ) -> ExitCode {
+    let worker = AbortOnDropHandle::new(tokio::spawn(worker));
+    let worker = async { worker.await.unwrap_or_else(|broken| Err(Error::new(Kind::Fatal, "run the worker", broken))) };
     tokio::pin!(worker);
     let outcome = tokio::select! {
         outcome = &mut worker => outcome,
@@ -127,9 +131,10 @@ mod tests {
     /// A worker that is told to stop, hears of a second signal while it drains, and then ends well.
     async fn supervised(signals: Signals, mut heard: Signal) -> String {
         let stop = CancellationToken::new();
-        let worker = async {
+        let told = stop.clone();
+        let worker = async move {
             terminate();
-            stop.cancelled().await;
+            told.cancelled().await;
             heard.recv().await;
             terminate();
             heard.recv().await;
@@ -137,7 +142,7 @@ mod tests {
             tokio::time::sleep(Duration::from_millis(200)).await;
             Ok(())
         };
-        format!("{:?}", supervise(signals, stop.clone(), Duration::from_secs(30), worker).await)
+        format!("{:?}", supervise(signals, stop, Duration::from_secs(30), worker).await)
     }
 
     #[tokio::test]

@@ -18,21 +18,21 @@ use crate::{
 pub fn source(configured: Source, pulsar: PulsarSettings, http_address: Option<SocketAddr>) -> Result<ExitCode> {
     let cloudwatch = workers::cloudwatch(&configured);
     let recorded = cloudwatch.iter().map(|(accumulator, _)| Arc::new(accumulator.clone()) as _).collect();
-    host(http_address, recorded, async move |health, stop| workers::source(configured, pulsar, cloudwatch, health, stop).await)
+    host(http_address, recorded, move |health, stop| workers::source(configured, pulsar, cloudwatch, health, stop))
 }
 
 /// Runs a sink until it is stopped or cannot go on.
 pub fn sink(configured: Sink, pulsar: PulsarSettings, http_address: Option<SocketAddr>) -> Result<ExitCode> {
-    host(http_address, Vec::new(), async move |health, stop| workers::sink(configured, pulsar, health, stop).await)
+    host(http_address, Vec::new(), move |health, stop| workers::sink(configured, pulsar, health, stop))
 }
 
 /// What every worker has around it: metrics, health, signals. The address is bound before any work starts.
 ///
 /// `recorded`: further exporters of what is recorded.
-fn host(
+fn host<F: Future<Output = Result<()>> + Send + 'static>(
     http_address: Option<SocketAddr>,
     recorded: Vec<Arc<dyn Other>>,
-    worker: impl AsyncFnOnce(Health, CancellationToken) -> Result<()>,
+    worker: impl FnOnce(Health, CancellationToken) -> F,
 ) -> Result<ExitCode> {
     let health = Health::default();
     let metrics = metrics::install(&health, recorded)?;

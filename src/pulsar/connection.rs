@@ -4,7 +4,7 @@
 use std::{io, sync::Arc, time::Duration};
 
 use ::pulsar::message::{
-    Codec, Message,
+    Message,
     proto::{AuthData, BaseCommand, CommandAuthResponse, CommandConnect, CommandPing, CommandPong, FeatureFlags, base_command::Type},
 };
 use bytes::Buf;
@@ -17,7 +17,10 @@ use tokio::{
 use tokio_rustls::TlsConnector;
 use tokio_util::codec::Framed;
 
-use super::client::{Settings, Token, server_kind};
+use super::{
+    client::{Settings, Token, server_kind},
+    frames::Frames,
+};
 use crate::error::{Error, Kind, Result};
 
 const CLIENT_VERSION: &str = concat!("pulsar-io-dynamodb-", env!("CARGO_PKG_VERSION"));
@@ -41,7 +44,7 @@ pub(super) struct Address {
 
 /// An authenticated connection. Commands on it are answered where they are about the connection itself.
 pub(super) struct Connection {
-    frames: Framed<Box<dyn Stream>, Codec>,
+    frames: Framed<Box<dyn Stream>, Frames>,
     settings: Settings,
     broker: String,
     /// `None`: a broker older than the setting.
@@ -71,7 +74,7 @@ impl Connection {
         } else {
             Box::new(stream)
         };
-        let frames = Framed::new(stream, Codec);
+        let frames = Framed::new(stream, Frames);
         let mut connection = Self { frames, settings: settings.clone(), broker, max_message_size: None, heard: false, asked: false };
         connection.shake_hands(address).await?;
         Ok(connection)
@@ -204,7 +207,10 @@ fn tls_connector(settings: &Settings) -> Result<TlsConnector> {
 
 #[cfg(test)]
 mod tests {
-    use ::pulsar::message::proto::{CommandAuthChallenge, CommandConnected, CommandSuccess};
+    use ::pulsar::message::{
+        Codec,
+        proto::{CommandAuthChallenge, CommandConnected, CommandSuccess},
+    };
     use tokio::net::TcpListener;
 
     use super::*;

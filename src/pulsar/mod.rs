@@ -3,6 +3,7 @@
 pub mod client;
 mod connection;
 mod consumer;
+mod frames;
 pub mod handshake;
 pub mod inbox;
 pub mod message_id;

@@ -4,7 +4,9 @@
 //! dead-lettered). And not before the older entries that write the same items: were a newer one acknowledged first and the worker
 //! killed, the older one alone would come again and bring its old item back.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
+
+use foldhash::{HashMap, HashMapExt};
 
 use super::map::Target;
 use crate::ports::EntryId;

@@ -20,10 +20,12 @@ mod lane;
 mod leave;
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    collections::{BTreeMap, HashSet, VecDeque},
     sync::Arc,
     time::Duration,
 };
+
+use foldhash::{HashMap, HashMapExt};
 
 use self::{
     heat::Heat,
@@ -126,8 +128,8 @@ pub struct Batches {
     lanes: HashMap<Target, Lane>,
     /// Lanes to send, and how long they may wait for a full batch. Every ready lane is in exactly one of `ready`, `delayed`, `suspects`, `heat`.
     ready: VecDeque<(Moment, Target)>,
-    /// Lanes to send again, by when; what failed together is sent together.
-    delayed: BTreeMap<(Moment, u64), Vec<Target>>,
+    /// Lanes to send again, by when.
+    delayed: BTreeMap<Moment, Vec<Target>>,
     /// Parts of a refused batch, sent as they are until the culprit is alone.
     suspects: VecDeque<Vec<Target>>,
     /// Lanes of partition keys that are too busy, at their own pace.
@@ -223,7 +225,7 @@ impl Batches {
             self.hot.insert(batch.id);
             return Some(batch);
         }
-        while let Some(due) = self.delayed.first_entry().filter(|due| due.key().0 <= now) {
+        while let Some(due) = self.delayed.first_entry().filter(|due| *due.key() <= now) {
             for key in due.remove().into_iter().rev() {
                 self.ready.push_front((now, key));
             }
@@ -253,7 +255,7 @@ impl Batches {
     /// When `next` is worth asking again, if nothing else happens.
     pub fn next_due(&self) -> Option<Moment> {
         let flush = self.ready.front().map(|(due, _)| *due);
-        let delayed = self.delayed.keys().next().map(|(due, _)| *due);
+        let delayed = self.delayed.keys().next().copied();
         let suspects = self.suspects.front().map(|_| Moment::ZERO);
         flush.into_iter().chain(delayed).chain(suspects).chain(self.heat.next_due()).min()
     }
@@ -406,8 +408,7 @@ impl Batches {
             if hot {
                 self.heat.throttled(keys, now, at);
             } else {
-                self.next_id += 1;
-                self.delayed.insert((at, self.next_id), keys);
+                self.delayed.entry(rounded(at)).or_default().extend(keys);
             }
         }
     }
@@ -436,6 +437,13 @@ impl Batches {
     fn lane(&mut self, key: &Target) -> &mut Lane {
         self.lanes.get_mut(key).unwrap_or_else(|| unreachable!("{key:?} is queued without a lane"))
     }
+}
+
+/// Up to a step of the clock that all retries share: those of many requests fill a request together then, instead of one small request each.
+fn rounded(at: Moment) -> Moment {
+    const STEP: u128 = 5_000_000;
+    let steps = at.as_nanos().div_ceil(STEP);
+    Moment::from_nanos(u64::try_from(steps * STEP).unwrap_or(u64::MAX))
 }
 
 /// Bytes of a write in a request, never too low.

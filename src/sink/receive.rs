@@ -1,6 +1,6 @@
 //! The room for messages in work (M1). Messages are received only while there is some: then the client stops asking the broker for more.
 
-use std::collections::HashMap;
+use foldhash::{HashMap, HashMapExt};
 
 use super::{ack::Slot, batch::Ticket};
 use crate::ports::InboundMessage;

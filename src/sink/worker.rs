@@ -8,7 +8,8 @@ use std::{
     time::Duration,
 };
 
-use metrics::{Counter, counter, gauge, histogram};
+use futures_util::FutureExt;
+use metrics::{Counter, Histogram, counter, gauge, histogram};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
@@ -36,6 +37,8 @@ use crate::{
 const RED_AFTER: Duration = Duration::from_secs(30);
 /// How often health and gauges are brought up to date.
 const TICK: Duration = Duration::from_secs(1);
+/// Messages that are taken in a row, at most: a batch or two. Answers wait for as long.
+const BURST: usize = 50;
 /// What the Pulsar client may hold beside the worker: its receiver queue, and as much on the way.
 const CLIENT_MESSAGES: usize = 2_000;
 const STAGE: &str = "sink/write";
@@ -64,7 +67,7 @@ pub struct Worker<I, S, T> {
     waiting: Option<Moment>,
 }
 
-/// Counters of what happens for each message.
+/// What is recorded for each message.
 struct Meters {
     received: Counter,
     sent: Counter,
@@ -76,6 +79,7 @@ struct Meters {
     ignored: Counter,
     coalesced: Counter,
     acked: Counter,
+    end_to_end: Histogram,
 }
 
 impl<I: Inbox, S: Schemas, T: ItemTables> Worker<I, S, T> {
@@ -127,6 +131,7 @@ impl<I: Inbox, S: Schemas, T: ItemTables> Worker<I, S, T> {
                 ignored: counter!(names::SINK_IGNORED),
                 coalesced: counter!(names::SINK_COALESCED),
                 acked: counter!(names::SINK_ACKED),
+                end_to_end: histogram!(names::SINK_END_TO_END_SECONDS),
             },
             started: Instant::now(),
             waiting: None,
@@ -152,7 +157,7 @@ impl<I: Inbox, S: Schemas, T: ItemTables> Worker<I, S, T> {
             self.look()?;
             self.send(false)?;
             let (wake, started) = (self.wake(), self.started);
-            let has_room = self.held.is_none() && self.room.has_room() && !self.acks.is_full(self.settings.max_buffered);
+            let has_room = self.has_room();
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ok(()),
@@ -161,9 +166,28 @@ impl<I: Inbox, S: Schemas, T: ItemTables> Worker<I, S, T> {
                 () = sleep_until(started, wake) => {}
                 _ = tick.tick() => self.report(),
                 Some(answer) = ask::answered(&mut self.held) => self.told(answer?)?,
-                received = self.inbox.receive(has_room) => self.received(received?)?,
+                received = self.inbox.receive(has_room) => {
+                    self.received(received?)?;
+                    self.receive_more()?;
+                }
             }
         }
+    }
+
+    fn has_room(&self) -> bool {
+        self.held.is_none() && self.room.has_room() && !self.acks.is_full(self.settings.max_buffered)
+    }
+
+    /// Takes what is there already: to look at everything else for each message costs as much as the message.
+    fn receive_more(&mut self) -> Result<()> {
+        for _ in 1..BURST {
+            if !self.has_room() {
+                break;
+            }
+            let Some(received) = self.inbox.receive(true).now_or_never() else { break };
+            self.received(received?)?;
+        }
+        Ok(())
     }
 
     /// Z1: takes no more messages; sends what waits, and waits for answers and receipts until the deadline. An error on the way does
@@ -413,7 +437,7 @@ impl<I: Inbox, S: Schemas, T: ItemTables> Worker<I, S, T> {
     /// A1: the message is stored or dead-lettered.
     fn confirm(&mut self, ticket: Ticket) -> Result<()> {
         let Some((message, slot)) = self.room.release(ticket) else { return Ok(()) };
-        histogram!(names::SINK_END_TO_END_SECONDS).record(seconds_since(message.publish_time));
+        self.meters.end_to_end.record(seconds_since(message.publish_time));
         let free = slot.map(|slot| self.acks.confirmed(slot)).unwrap_or_default();
         self.acknowledge(free)
     }

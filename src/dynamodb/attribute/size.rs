@@ -55,14 +55,10 @@ fn value_wire(value: &Value) -> usize {
 
 /// A JSON string with its quotes: control characters take six bytes (`\u0001`).
 fn text_wire(text: &str) -> usize {
-    2 + text
-        .bytes()
-        .map(|byte| match byte {
-            0..0x20 | 0x7f => 6,
-            b'"' | b'\\' => 2,
-            _ => 1,
-        })
-        .sum::<usize>()
+    // Two sums over all bytes, without a branch, are many times faster than one with.
+    let controls: usize = text.bytes().map(|byte| usize::from(byte < 0x20) + usize::from(byte == 0x7f)).sum();
+    let escaped: usize = text.bytes().map(|byte| usize::from(byte == b'"') + usize::from(byte == b'\\')).sum();
+    2 + text.len() + 5 * controls + escaped
 }
 
 #[cfg(test)]

@@ -125,7 +125,7 @@ fn work_on_source(configured: Source, pipes: Pipes) -> Result<ExitCode> {
     let cloudwatch = workers::cloudwatch(&configured);
     let health = Health::default();
     let exporter = metrics::install(&health, cloudwatch.iter().map(|(accumulator, _)| Arc::new(accumulator.clone()) as _).collect())?;
-    pipes.host(None, exporter, async move |speaker, stop| {
+    pipes.host(None, exporter, move |speaker: Speaker, stop: CancellationToken| async move {
         let Some(ready) = stop.run_until_cancelled(reading(&configured, &health)).await else { return Ok(()) };
         let (aws, streams, leases) = ready?;
         let publisher = FramePublisher::new(speaker);
@@ -140,7 +140,7 @@ fn work_on_sink(configured: Sink, redelivers: bool, pipes: Pipes) -> Result<Exit
     let (messages, received) = mpsc::channel(pipes.most_messages);
     let schemas = ToldSchemas::default();
     let inward = Inward { messages, schemas: schemas.clone() };
-    pipes.host(Some(inward), exporter, async move |speaker: Speaker, stop: CancellationToken| {
+    pipes.host(Some(inward), exporter, move |speaker: Speaker, stop: CancellationToken| async move {
         let ready = async {
             let aws = client::load(&configured.aws).await?;
             let dynamodb = client::dynamodb(&aws, configured.dynamodb_endpoint.as_deref());
@@ -155,11 +155,11 @@ fn work_on_sink(configured: Sink, redelivers: bool, pipes: Pipes) -> Result<Exit
 
 impl Pipes {
     /// Runs a worker with its ends of the pipes, metrics and signals around it, and tells the shim how it has ended.
-    fn host(
+    fn host<F: Future<Output = Result<()>> + Send + 'static>(
         self,
         inward: Option<Inward>,
         metrics: Exporter,
-        worker: impl AsyncFnOnce(Speaker, CancellationToken) -> Result<()>,
+        worker: impl FnOnce(Speaker, CancellationToken) -> F,
     ) -> Result<ExitCode> {
         let runtime = Builder::new_multi_thread().enable_all().build();
         let runtime = runtime.map_err(|error| Error::new(Kind::Fatal, "start the runtime", error))?;
@@ -168,15 +168,16 @@ impl Pipes {
         pipe::listen(input, &speaker, inward, stop.clone(), told_to_stop.clone())?;
         let code = runtime.block_on(async {
             let signals = Signals::listen()?;
-            let working = async {
-                match worker(speaker.clone(), stop.clone()).await {
+            let (worker, last_words) = (worker(speaker.clone(), stop.clone()), speaker.clone());
+            let working = async move {
+                match worker.await {
                     // What the shim gave back unpublished, for one.
                     Err(error) if told_to_stop.is_cancelled() => {
                         tracing::info!(%error, "left unfinished at the stop; it comes again");
                         Ok(())
                     }
                     Err(error) => {
-                        let _ = speaker.say(Said::Error(error.to_string())).await;
+                        let _ = last_words.say(Said::Error(error.to_string())).await;
                         Err(error)
                     }
                     Ok(()) => Ok(()),

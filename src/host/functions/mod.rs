@@ -110,7 +110,7 @@ pub fn run(arguments: &[String], environment: &BTreeMap<String, String>) -> Resu
         let answering = control::serve(asked, control, served.clone());
         let serving = http::serve(listener, metrics, health.clone(), served.clone());
         let working = async {
-            let worker = work(plan, cloudwatch, &failure, health, stop.clone());
+            let worker = work(plan, cloudwatch, failure, health, stop.clone());
             let code = supervise(signals, stop.clone(), DRAIN_DEADLINE, worker).await;
             served.cancel();
             code
@@ -129,7 +129,7 @@ pub fn run(arguments: &[String], environment: &BTreeMap<String, String>) -> Resu
 async fn work(
     plan: Result<Plan>,
     cloudwatch: Cloudwatch,
-    failure: &OnceLock<String>,
+    failure: Arc<OnceLock<String>>,
     health: Health,
     stop: CancellationToken,
 ) -> Result<()> {

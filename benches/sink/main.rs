@@ -32,7 +32,7 @@ pub struct Run {
     #[arg(long, value_delimiter = ',', default_value = "ours,flink")]
     systems: Vec<System>,
     /// For ours; Flink gets as many where nothing goes wrong, and fewer where that would take minutes.
-    #[arg(long, default_value_t = 300_000)]
+    #[arg(long, default_value_t = 600_000)]
     items: u64,
     /// Of the stub's faults.
     #[arg(long, default_value_t = 1)]

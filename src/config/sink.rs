@@ -145,7 +145,8 @@ impl Default for SinkKeys {
             max_batch_size: 25,
             // Flink's sink's default. 50 times 25 items in 15 ms are more than a new table takes.
             max_in_flight_requests: 50,
-            max_buffered_messages: 10_000,
+            // Three times what may be under way: more only takes memory.
+            max_buffered_messages: 4_000,
             max_buffered_bytes: 32 * 1024 * 1024,
             // Long enough to fill a batch from a busy topic, short enough not to be noticed on a quiet one.
             flush_timeout: 20,

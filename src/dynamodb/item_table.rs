@@ -17,7 +17,7 @@ use serde::Serialize;
 
 use super::{conditional, create_table::create_table, failure::classify};
 use crate::{
-    dynamodb::attribute::{Item, ItemKey, Value, wire_size},
+    dynamodb::attribute::{Item, ItemKey, Value, plain_wire_size},
     error::{Error, Kind, Result},
     ports::{self, Action, Fate, KeySchema, KeyType, Vehicle, Write, Written},
 };
@@ -199,7 +199,7 @@ fn body(writes: &[Arc<Write>]) -> Result<Bytes, String> {
             Action::Delete(key) => Request::DeleteRequest { key },
             Action::Update { .. } => return Err("a batch carries no updates: a defect".into()),
         };
-        size += wire_size(write.item()) + ENVELOPE;
+        size += plain_wire_size(write.item()) + ENVELOPE;
         request_items.entry(&write.table).or_default().push(request);
     }
     let mut body = Vec::with_capacity(size);

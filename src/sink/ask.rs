@@ -39,12 +39,12 @@ pub struct Asked<S, T> {
 
 /// A message with the question under way that it waits for.
 pub struct Held {
-    message: InboundMessage,
+    message: Box<InboundMessage>,
     answer: BoxFuture<'static, Result<Answer>>,
 }
 
 impl Held {
-    pub fn new<S: Schemas, T: ItemTables>(message: InboundMessage, question: Question, asked: &Asked<S, T>) -> Self {
+    pub fn new<S: Schemas, T: ItemTables>(message: Box<InboundMessage>, question: Question, asked: &Asked<S, T>) -> Self {
         let answer: BoxFuture<'static, Result<Answer>> = match question {
             Question::Table(name) => {
                 let (tables, health) = (asked.tables.clone(), asked.health.clone());
@@ -71,7 +71,7 @@ impl Held {
 }
 
 /// The held message with the answer to its question; `None` where none is held. Cancel-safe: the question goes on.
-pub async fn answered(held: &mut Option<Held>) -> Option<Result<(InboundMessage, Answer)>> {
+pub async fn answered(held: &mut Option<Held>) -> Option<Result<(Box<InboundMessage>, Answer)>> {
     let answer = held.as_mut()?.answer.as_mut().await;
     let Held { message, .. } = held.take()?;
     Some(answer.map(|answer| (message, answer)))

@@ -11,7 +11,8 @@ use crate::ports::InboundMessage;
 pub struct Room {
     max_messages: usize,
     max_bytes: usize,
-    messages: HashMap<Ticket, (InboundMessage, Option<Slot>)>,
+    /// Boxed, since a table of them has room for twice as many.
+    messages: HashMap<Ticket, (Box<InboundMessage>, Option<Slot>)>,
     bytes: usize,
     next: Ticket,
 }
@@ -26,7 +27,7 @@ impl Room {
     }
 
     /// Takes a message in and names it. `slot`: where its confirmation counts.
-    pub fn admit(&mut self, message: InboundMessage, slot: Option<Slot>) -> Ticket {
+    pub fn admit(&mut self, message: Box<InboundMessage>, slot: Option<Slot>) -> Ticket {
         let ticket = self.next;
         self.next += 1;
         self.bytes += bytes(&message);
@@ -35,11 +36,11 @@ impl Room {
     }
 
     pub fn get(&self, ticket: Ticket) -> Option<&InboundMessage> {
-        self.messages.get(&ticket).map(|(message, _)| message)
+        self.messages.get(&ticket).map(|(message, _)| &**message)
     }
 
     /// Lets a message go that is stored or dead-lettered.
-    pub fn release(&mut self, ticket: Ticket) -> Option<(InboundMessage, Option<Slot>)> {
+    pub fn release(&mut self, ticket: Ticket) -> Option<(Box<InboundMessage>, Option<Slot>)> {
         let released = self.messages.remove(&ticket);
         if let Some((message, _)) = &released {
             self.bytes -= bytes(message);

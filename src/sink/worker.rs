@@ -244,7 +244,7 @@ impl<I: Inbox, S: Schemas, T: ItemTables> Worker<I, S, T> {
         Ok(())
     }
 
-    fn accept(&mut self, message: InboundMessage) -> Result<()> {
+    fn accept(&mut self, message: Box<InboundMessage>) -> Result<()> {
         let mapped = match self.read(&message) {
             Ok(mapped) => mapped,
             Err(question) => {
@@ -256,7 +256,7 @@ impl<I: Inbox, S: Schemas, T: ItemTables> Worker<I, S, T> {
     }
 
     /// Takes a message into work.
-    fn admit(&mut self, message: InboundMessage, mapped: Result<Option<Shaped>, Poison>) -> Result<()> {
+    fn admit(&mut self, message: Box<InboundMessage>, mapped: Result<Option<Shaped>, Poison>) -> Result<()> {
         self.meters.received.increment(1);
         if !self.settings.mode.is_versioned()
             && let Some(why) = order::lost(&message, self.settings.by_key)
@@ -316,7 +316,7 @@ impl<I: Inbox, S: Schemas, T: ItemTables> Worker<I, S, T> {
     }
 
     /// The held message goes on with what was found out.
-    fn told(&mut self, (message, answer): (InboundMessage, Answer)) -> Result<()> {
+    fn told(&mut self, (message, answer): (Box<InboundMessage>, Answer)) -> Result<()> {
         match answer {
             Answer::Schema(id, schema) => self.decoder.learn(id, schema)?,
             Answer::Table(table, Some(schema)) => {

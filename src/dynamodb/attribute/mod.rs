@@ -18,7 +18,7 @@ pub(crate) use json::Attributes;
 pub use json::{is_type_tag, item_from_json, to_json};
 pub use key::{BadKey, ItemKey};
 pub use number::Number;
-pub use size::{item_size, wire_size};
+pub use size::{item_size, plain_wire_size, wire_size};
 
 /// An attribute value. Numbers keep their literal text: 38 digits fit no machine type.
 #[derive(Debug, Clone, PartialEq)]

@@ -29,7 +29,7 @@ impl<I: Inbox, S: Schemas, T: ItemTables> Worker<I, S, T> {
 
     pub(super) fn received(&mut self, received: Inbound) -> Result<()> {
         match received {
-            Inbound::Message(message) => self.accept(*message),
+            Inbound::Message(message) => self.accept(message),
             Inbound::Lost(topic) => self.lost(topic),
         }
     }

@@ -176,7 +176,7 @@ public class DynamoDBSinkConfig {
         help = "Payload bytes received and not yet stored. Bytes, at least 1 MiB. The Pulsar client holds up to 2,000 messages beside them.")
     public Long maxBufferedBytes;
 
-    @FieldDoc(required = false, sensitive = false, defaultValue = "10000",
+    @FieldDoc(required = false, sensitive = false, defaultValue = "4000",
         help = "Messages received and not yet stored. At least `maxBatchSize`, 1,000,000 at most.")
     public Long maxBufferedMessages;
 

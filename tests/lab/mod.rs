@@ -2,6 +2,7 @@
 //! without them these tests say SKIPPED, or fail where `LAB=required`.
 
 mod broker;
+mod chunks;
 #[cfg(feature = "cloudwatch")]
 mod cloudwatch;
 mod connector;

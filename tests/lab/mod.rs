@@ -18,6 +18,7 @@ mod poison;
 mod rebalance;
 mod schemas;
 mod shop;
+mod soak;
 mod streams;
 mod table;
 mod throttle;

@@ -48,6 +48,7 @@ const PURE: &[&str] = &[
     "sink/batch.rs",
     "sink/ack.rs",
     "sink/batch/leave.rs",
+    "pulsar/chunks.rs",
     "pulsar/permits.rs",
     "pulsar/turn.rs",
 ];

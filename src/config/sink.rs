@@ -67,7 +67,7 @@ pub struct SinkFields {
     pub source_subscription_position: SubscriptionPosition,
     /// Keep the order of each topic partition: a Failover subscription.
     pub retain_ordering: bool,
-    /// Keep the order of each message key: a Key_Shared subscription. Not together with `retainOrdering`.
+    /// Keep the order of each message key: a Key_Shared subscription. Its producers have to send batches by key (Java's `BatcherBuilder.KEY_BASED`) or none. Not together with `retainOrdering`.
     pub retain_key_ordering: bool,
     /// Where messages go that can never be written, with the reason in their properties. Without it, such a message stops the sink.
     pub dead_letter_topic: Option<String>,

@@ -102,8 +102,8 @@ impl Desk {
         Poll::Ready(Some((id, payload)))
     }
 
-    pub fn ack(&self, id: MessageIdData) {
-        self.lock().acks.push(id);
+    pub fn ack(&self, entries: impl IntoIterator<Item = MessageIdData>) {
+        self.lock().acks.extend(entries);
         self.orders.notify_one();
     }
 

@@ -3,17 +3,19 @@
 use std::{
     collections::VecDeque,
     future::poll_fn,
+    io,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
 
-use ::pulsar::message::proto::MessageIdData;
-use tokio::{sync::mpsc, task::JoinSet};
+use ::pulsar::message::{Payload, proto::MessageIdData};
+use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
+    chunks::{Chunks, Received},
     client::{Attempts, Client, classify},
     consumer::{Consumer, Desk},
     partitions,
@@ -95,6 +97,8 @@ struct Session {
     desk: Arc<Desk>,
     consumer: AbortOnDropHandle<Result<()>>,
     attempts: Attempts,
+    opened: Instant,
+    chunks: Chunks,
     /// Of the entry that was taken last, what is not handed on yet.
     unpacked: VecDeque<InboundMessage>,
 }
@@ -162,7 +166,7 @@ impl Inbox for TopicInbox {
     fn ack(&mut self, entry: &EntryId) -> Result<()> {
         match self.partitions.iter_mut().find(|partition| partition.topic == entry.topic) {
             Some(partition) => {
-                partition.ack(MessageIdData { ledger_id: entry.ledger, entry_id: entry.entry, ..Default::default() });
+                partition.ack(entry);
                 Ok(())
             }
             None => Err(Error::new(Kind::Fatal, format!("acknowledge in topic {}", entry.topic), "it is not subscribed")),
@@ -244,10 +248,10 @@ impl Partition {
         self.state = State::Subscribing(AbortOnDropHandle::new(tokio::spawn(session)));
     }
 
-    fn ack(&mut self, id: MessageIdData) {
+    fn ack(&mut self, entry: &EntryId) {
         // Where there is no consumer, all that it had has to come again.
-        if let State::Subscribed(session) = &self.state {
-            session.desk.ack(id);
+        if let State::Subscribed(session) = &mut self.state {
+            session.desk.ack(session.chunks.acknowledged(entry.ledger, entry.entry));
         }
     }
 }
@@ -277,7 +281,8 @@ impl Session {
                     tracing::info!(%topic, subscription = subscription.name, kind = ?subscription.kind, "subscribed");
                     let desk = consumer.desk();
                     let consumer = AbortOnDropHandle::new(tokio::spawn(consumer.run()));
-                    return Ok(Self { desk, consumer, attempts, unpacked: VecDeque::new() });
+                    let (opened, chunks, unpacked) = (Instant::now(), Chunks::default(), VecDeque::new());
+                    return Ok(Self { desk, consumer, attempts, opened, chunks, unpacked });
                 }
                 Err(error) => lost = Some(error),
             }
@@ -286,19 +291,17 @@ impl Session {
 
     /// An error is the end of it.
     fn poll_receive(&mut self, topic: &Arc<str>, room: bool, context: &mut Context<'_>) -> Poll<Result<Inbound>> {
-        match self.desk.poll_take(room && self.unpacked.is_empty(), context) {
-            Poll::Ready(None) => {
+        // A chunk may have to be followed by many.
+        while let Poll::Ready(taken) = self.desk.poll_take(room && self.unpacked.is_empty(), context) {
+            let Some((id, payload)) = taken else {
                 self.unpacked.clear();
+                self.chunks = Chunks::default();
                 return Poll::Ready(Ok(Inbound::Lost(topic.clone())));
+            };
+            let doing = format!("read entry {}:{} of topic {topic}", id.ledger_id, id.entry_id);
+            if let Err(why) = self.take(topic, id, payload) {
+                return Poll::Ready(Err(Error::new(Kind::Unavailable, doing, why)));
             }
-            Poll::Ready(Some((id, payload))) => match unpack(topic, &id, payload) {
-                Ok(messages) => self.unpacked.extend(messages),
-                Err(why) => {
-                    let doing = format!("read entry {}:{} of topic {topic}", id.ledger_id, id.entry_id);
-                    return Poll::Ready(Err(Error::new(Kind::Unavailable, doing, why)));
-                }
-            },
-            Poll::Pending => {}
         }
         if room && let Some(message) = self.unpacked.pop_front() {
             return Poll::Ready(Ok(Inbound::Message(Box::new(message))));
@@ -309,5 +312,23 @@ impl Session {
             Ok(Err(error)) => Poll::Ready(Err(error)),
             Err(error) => Poll::Ready(Err(lost(error.to_string()))),
         }
+    }
+    /// Unpacks an entry, or the message that it completes.
+    fn take(&mut self, topic: &Arc<str>, id: MessageIdData, payload: Payload) -> io::Result<()> {
+        let now = self.opened.elapsed();
+        for gone in self.chunks.give_up(now) {
+            let (uuid, entries) = (gone.uuid, gone.entries.len());
+            tracing::warn!(%topic, %uuid, entries, "a message that its producer has never sent whole is given up: its chunks are acknowledged");
+            self.desk.ack(gone.entries);
+        }
+        match self.chunks.add(id, payload, now)? {
+            Received::Whole(id, payload) => self.unpacked.extend(unpack(topic, &id, payload)?),
+            Received::Part { let_go } => {
+                for uuid in let_go {
+                    tracing::warn!(%topic, %uuid, "too many messages are incomplete: this one's chunks stay unacknowledged, and come again with the next connection");
+                }
+            }
+        }
+        Ok(())
     }
 }

@@ -1,5 +1,6 @@
 //! The only users of the Pulsar client: connection, publisher, inbox, schemas.
 
+mod chunks;
 pub mod client;
 mod connection;
 mod consumer;

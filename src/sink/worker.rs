@@ -22,7 +22,7 @@ use super::{
     decode::{Decoder, Record},
     map::{Target, key_json, map},
     mode::{OnConditionFailure, Shaped, is_as_written},
-    order,
+    order::Order,
     poison::{Poison, Reason},
     receive::Room,
     write::{Answer as Answered, Drive, Verdict, Writer},
@@ -53,6 +53,7 @@ pub struct Worker<I, S, T> {
     decoder: Decoder,
     held: Option<Held>,
     room: Room,
+    order: Order,
     acks: Acks,
     batches: Batches,
     /// Topic partitions that are another consumer's now, with writes of this one still unanswered.
@@ -111,6 +112,7 @@ impl<I: Inbox, S: Schemas, T: ItemTables> Worker<I, S, T> {
             decoder: Decoder::new(settings.rules.clone()),
             held: None,
             room: Room::new(settings.max_buffered, settings.max_buffered_bytes),
+            order: Order::new(settings.by_key),
             acks: Acks::default(),
             batches: Batches::new(limits),
             leaving: BTreeSet::new(),
@@ -259,7 +261,7 @@ impl<I: Inbox, S: Schemas, T: ItemTables> Worker<I, S, T> {
     fn admit(&mut self, message: Box<InboundMessage>, mapped: Result<Option<Shaped>, Poison>) -> Result<()> {
         self.meters.received.increment(1);
         if !self.settings.mode.is_versioned()
-            && let Some(why) = order::lost(&message, self.settings.by_key)
+            && let Some(why) = self.order.lost(&message)
         {
             let doing = format!("write message {} of {} to table {}", message.id(), message.entry.topic, self.settings.table_name);
             let what = "older changes of an item may be written over newer ones: write `writeMode: conditional`; or let the source publish with \

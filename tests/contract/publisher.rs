@@ -35,8 +35,8 @@ async fn open(client: &Client, topic: &str, health: &Health) -> (TopicPublisher,
     TopicPublisher::open(client.clone(), Some(topic), Options::default(), health.clone()).await.expect("a publisher")
 }
 
-/// Calls Pulsar's admin API about a topic, or a namespace.
-pub async fn admin(method: &str, name: &str, call: &str, body: &str) {
+/// Calls Pulsar's admin API about a topic, or a namespace. Returns what it answers.
+pub async fn admin(method: &str, name: &str, call: &str, body: &str) -> String {
     let address = env::var("PULSAR_HTTP_URL").expect("beside PULSAR_URL");
     let address = address.trim_start_matches("http://");
     let path = name.replace("://", "/");
@@ -49,6 +49,7 @@ pub async fn admin(method: &str, name: &str, call: &str, body: &str) {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.expect("text");
     assert!(answer.split(' ').nth(1).is_some_and(|code| code.starts_with('2')), "{method} {path}{call}: {answer}");
+    answer.split_once("\r\n\r\n").unwrap_or_default().1.to_owned()
 }
 
 fn large(key: &str, bytes: usize) -> OutboundMessage {

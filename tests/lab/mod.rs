@@ -2,6 +2,7 @@
 //! without them these tests say SKIPPED, or fail where `LAB=required`.
 
 mod broker;
+mod chunks;
 #[cfg(feature = "cloudwatch")]
 mod cloudwatch;
 mod connector;
@@ -17,6 +18,7 @@ mod poison;
 mod rebalance;
 mod schemas;
 mod shop;
+mod soak;
 mod streams;
 mod table;
 mod throttle;

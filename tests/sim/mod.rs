@@ -2,6 +2,7 @@
 
 mod seeds;
 mod sink;
+mod sink_capacity;
 mod sink_schemas;
 mod sink_tables;
 mod source;

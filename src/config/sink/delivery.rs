@@ -9,8 +9,8 @@ use crate::config::validate::Problems;
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct DeliveryKeys {
-    /// Write capacity units a second that this process may use; several processes add up. At least 1. Default: no limit but what the table takes.
-    /// It is charged by an estimate and corrected by what DynamoDB says.
+    /// Write capacity units a second that one instance may use. Instances do not know of each other: of what all of them together may use, give each its part, that is, divide by their number (`parallelism`).
+    /// At least 1. Default: no limit but what the table takes. It is charged by an estimate and corrected by what DynamoDB says.
     pub max_write_capacity: Option<u64>,
     /// Stop at the first message that cannot be written and at the first request that fails for another reason than throttling, unacknowledged.
     /// `false`: what time or a person can heal is tried again until it is, and what cannot be written goes to the `deadLetterTopic`, or stops the sink where there is none.

@@ -185,7 +185,7 @@ public class DynamoDBSinkConfig {
     public Long maxInFlightRequests;
 
     @FieldDoc(required = false, sensitive = false, defaultValue = "",
-        help = "Write capacity units a second that this process may use; several processes add up. At least 1. Default: no limit but what the table takes. It is charged by an estimate and corrected by what DynamoDB says.")
+        help = "Write capacity units a second that one instance may use. Instances do not know of each other: of what all of them together may use, give each its part, that is, divide by their number (`parallelism`). At least 1. Default: no limit but what the table takes. It is charged by an estimate and corrected by what DynamoDB says.")
     public Long maxWriteCapacity;
 
     @FieldDoc(required = false, sensitive = false, defaultValue = "{}",

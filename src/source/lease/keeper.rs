@@ -22,7 +22,7 @@ use crate::{
         checkpoint::is_ahead,
         clock::Clock,
         heal::{self, Trouble},
-        publish::Progress,
+        progress::Progress,
     },
 };
 
@@ -124,6 +124,17 @@ pub struct Tenure<L> {
     checkpointed: Moment,
     /// The note in the row was told to whoever keeps it.
     told: bool,
+    /// An owner before may have published records after the checkpoint that the row had when it was taken.
+    pub goes_on: bool,
+}
+
+/// How a lease was given up.
+#[derive(Debug)]
+pub struct Closed {
+    /// The row as it is then, as far as that is known.
+    pub lease: Lease,
+    /// Something was published that the row's checkpoint does not tell of.
+    pub unsettled: bool,
 }
 
 /// Why [`Tenure::keep`] has come back.
@@ -186,6 +197,7 @@ impl<L: LeaseTable> Keeper<L> {
         };
         let mut seen = seen.clone();
         loop {
+            let goes_on = mark::goes_on(&seen);
             let rewound = mark::is_rewound(&seen, self.rewind_on_adopt);
             seen.mark = (!rewound).then(|| mark::go_on(&seen, self.clock.epoch_millis()));
             let sent = self.clock.now();
@@ -194,7 +206,7 @@ impl<L: LeaseTable> Keeper<L> {
                 Claim::Held(lease) => {
                     counter!(names::SOURCE_LEASES_TAKEN, "from" => from).increment(1);
                     let holding = Holding::new(self.clock, Moment::ZERO);
-                    let mut tenure = Tenure { keeper: self.clone(), lease, holding, confirmed: sent, checkpointed: sent, told: false };
+                    let mut tenure = Tenure { keeper: self.clone(), lease, holding, confirmed: sent, checkpointed: sent, told: false, goes_on };
                     tenure.confirm(sent);
                     return Ok(Taken::Held(tenure));
                 }
@@ -295,7 +307,7 @@ impl<L: LeaseTable> Tenure<L> {
             let is_end = due.as_ref().is_some_and(|mark| mark.checkpoint == Checkpoint::ShardEnd);
             let renew_at = self.confirmed + keeper.renewal_interval();
             let write_at = match &due {
-                Some(_) if is_end => now,
+                Some(_) if is_end || progress.is_pressing() => now,
                 Some(_) => renew_at.min(self.checkpointed + keeper.checkpoint_interval),
                 None => renew_at,
             };
@@ -342,12 +354,20 @@ impl<L: LeaseTable> Tenure<L> {
     }
 
     /// The last checkpoint, then gives the lease up (Z1), to `to` where that is given. Best effort: what fails here costs a takeover and
-    /// duplicates, no records. Returns the row as it is then, as far as that is known.
-    pub async fn close(mut self, progress: &Progress, to: Option<&Holder>) -> Lease {
+    /// duplicates, no records. With nothing left to be published again, the epoch of its numbers ends, where `ends_epoch` (D2).
+    pub async fn close(mut self, progress: &Progress, to: Option<&Holder>, ends_epoch: bool) -> Closed {
         if let Some(mark) = progress.due()
             && let Err(error) = self.checkpoint(&mark, progress).await
         {
             tracing::warn!(shard = %self.lease.shard, %error, "the last checkpoint was not written; its records will be published again");
+        }
+        let unsettled = progress.waiting() > 0 || progress.due().is_some();
+        if ends_epoch && unsettled && progress.has_producer() {
+            tracing::warn!(shard = %self.lease.shard, "the lease is not released, since not all was published or checkpointed; it is free after the failover time");
+            return Closed { lease: self.lease, unsettled };
+        }
+        if ends_epoch && !unsettled {
+            self.lease.mark = self.lease.mark.map(mark::closed);
         }
         let write = match to {
             Some(holder) => Write::HandOver(holder),
@@ -356,7 +376,7 @@ impl<L: LeaseTable> Tenure<L> {
         if let Err(error) = self.write(write).await {
             tracing::warn!(shard = %self.lease.shard, %error, "the lease was not released; it is free after the failover time");
         }
-        self.lease
+        Closed { lease: self.lease, unsettled }
     }
 
     async fn checkpoint(&mut self, mark: &Mark, progress: &Progress) -> Result<()> {

@@ -8,7 +8,8 @@
 //!   record that may be there already is therefore sent alone: after the receipt of the one before it, and before the one after it. There are
 //!   few of them, since never more than [`Once::most_unwritten`] records are published beyond the checkpoint in the row.
 //! - **A name can be connected once**, and Pulsar IO keeps a producer as long as its instance runs. A lease that is given up with nothing left
-//!   to be published again ends its epoch, so that the next owner has another name; one that is lost ends the process, and with it the instance.
+//!   to be published again ends its epoch, so that the next owner has another name; one that is lost ends the process, and with it the instance. While there are
+//!   doubtful records the epoch cannot end, so such a shard is not handed over.
 //! - **The numbers have to mean the same records.** They do not after a gap (G1), which begins a new epoch. Before the first checkpoint nobody would notice a gap
 //!   at the beginning of the shard: so the first record has a name of its own, with its sequence number, and the next one waits for its checkpoint.
 
@@ -90,6 +91,11 @@ impl Numbering {
     /// From here on, the names are new ones.
     pub fn begin_epoch(&mut self) {
         self.doubtful = 0;
+    }
+
+    /// Whether all that an owner before may have published is passed. `next`: the number of the next record.
+    pub fn is_past_doubt(&self, next: u64) -> bool {
+        next > self.doubtful
     }
 
     /// Whether a checkpoint is to be written soon, so that nothing waits for it. `next`: the number of the next record.

@@ -1,7 +1,7 @@
 //! Keeps a lease that was taken: renewals, checkpoints (which are renewals too), and the local deadline after which it counts as lost (L2).
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -45,6 +45,8 @@ pub struct Keeper<L> {
     clock: Clock,
     health: Health,
     troubles: Troubles,
+    /// Leases that are not to be released before this process has ended (D2).
+    withheld: Mutex<BTreeSet<ShardId>>,
 }
 
 /// The rows that cannot be written. They outlive the tenure: a lease that is lost by that and taken again is still in the same trouble (H1).
@@ -142,7 +144,7 @@ pub struct Closed {
 pub enum Kept {
     /// SHARD_END is written.
     Ended,
-    /// Another worker asks for the lease. Told once; the lease has to be kept on until it is handed over.
+    /// Another worker asks for the lease, which may go now. Told once; the lease has to be kept on until it is handed over.
     Asked(Holder),
 }
 
@@ -181,6 +183,7 @@ impl<L: LeaseTable> Keeper<L> {
             clock,
             health,
             troubles: Troubles::default(),
+            withheld: Mutex::default(),
         }
     }
 
@@ -242,6 +245,9 @@ impl<L: LeaseTable> Keeper<L> {
     /// Leaves a row alone that was asked for, or is this worker's although nobody holds it here: nobody else would have it for the failover
     /// time. Best effort.
     pub async fn leave(&self, seen: &Lease) -> Result<()> {
+        if self.withheld().contains(&seen.shard) {
+            return Ok(());
+        }
         let _turn = self.turn().await?;
         let doing = format!("leave the lease of {}", seen.shard);
         let row = if self.policy.me.owns(seen) {
@@ -256,6 +262,10 @@ impl<L: LeaseTable> Keeper<L> {
             heal::within(self.call_limit(), &doing, self.table.release(&row)).await?;
         }
         Ok(())
+    }
+
+    fn withheld(&self) -> MutexGuard<'_, BTreeSet<ShardId>> {
+        self.withheld.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A place among the writes under way.
@@ -299,6 +309,7 @@ impl<L: LeaseTable> Tenure<L> {
             if !self.told
                 && let Some(asker) = &self.lease.wanted_by
                 && *asker != keeper.policy.me
+                && (progress.is_past_doubt() || !progress.has_producer())
             {
                 self.told = true;
                 return Ok(Kept::Asked(asker.clone()));
@@ -354,7 +365,7 @@ impl<L: LeaseTable> Tenure<L> {
     }
 
     /// The last checkpoint, then gives the lease up (Z1), to `to` where that is given. Best effort: what fails here costs a takeover and
-    /// duplicates, no records. With nothing left to be published again, the epoch of its numbers ends, where `ends_epoch` (D2).
+    /// duplicates, no records. With nothing left that may be published again, the epoch of its numbers ends, where `ends_epoch` (D2).
     pub async fn close(mut self, progress: &Progress, to: Option<&Holder>, ends_epoch: bool) -> Closed {
         if let Some(mark) = progress.due()
             && let Err(error) = self.checkpoint(&mark, progress).await
@@ -364,9 +375,10 @@ impl<L: LeaseTable> Tenure<L> {
         let unsettled = progress.waiting() > 0 || progress.due().is_some();
         if ends_epoch && unsettled && progress.has_producer() {
             tracing::warn!(shard = %self.lease.shard, "the lease is not released, since not all was published or checkpointed; it is free after the failover time");
+            self.keeper.withheld().insert(self.lease.shard.clone());
             return Closed { lease: self.lease, unsettled };
         }
-        if ends_epoch && !unsettled {
+        if ends_epoch && !unsettled && progress.is_past_doubt() {
             self.lease.mark = self.lease.mark.map(mark::closed);
         }
         let write = match to {

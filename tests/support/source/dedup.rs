@@ -2,7 +2,7 @@
 //! alone, and a producer's name can be connected once, for as long as its process lives.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
 };
 
@@ -20,6 +20,8 @@ pub(super) struct Producers {
     highest: BTreeMap<(Arc<str>, u32), u64>,
     /// Which start of which worker has a producer of this name.
     connected: BTreeMap<Arc<str>, Actor>,
+    /// Starts whose instance has ended, so that nothing of them is sent any more.
+    silent: BTreeSet<Actor>,
 }
 
 /// Settings that publish each record once. `most_unwritten` beyond a checkpoint.
@@ -59,7 +61,8 @@ impl State {
         };
         let key = (first.producer.clone(), partition);
         let (first, last) = (first.sequence, last.sequence);
-        if self.producers.highest.get(&key).is_some_and(|highest| first <= *highest) {
+        let is_connected = self.producers.connected.get(&key.0) == Some(&run);
+        if is_connected && self.producers.highest.get(&key).is_some_and(|highest| first <= *highest) {
             self.note(run, format!("has {first} to {last} of {} dropped", key.0));
             for accepted in batch {
                 if !self.stored.contains(&accepted.sequence) {
@@ -69,11 +72,15 @@ impl State {
             }
             return;
         }
-        // An instance that ends may have sent them already, and hears nothing of it.
-        if self.refused.contains(&run) && self.random.bool() {
+        // What an instance that ends has sent before may be stored, and it hears nothing of it.
+        let ends = self.refused.contains(&run);
+        let was_sent = is_connected && !self.producers.silent.contains(&run);
+        if ends && was_sent && self.random.bool() {
             batch.iter().for_each(|accepted| self.check_once(run, accepted.sequence));
             self.producers.highest.insert(key, last);
-        } else if !self.refused.contains(&run) {
+        } else if ends {
+            self.producers.silent.insert(run);
+        } else {
             self.producers.highest.insert(key, last);
         }
         batch.into_iter().for_each(|accepted| self.store(run, accepted));

@@ -13,6 +13,7 @@ mod leases;
 mod memory;
 mod modes;
 mod nar;
+mod once;
 mod poison;
 mod rebalance;
 mod schemas;

@@ -4,6 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
+    time::Duration,
 };
 
 use pulsar_io_dynamodb::{
@@ -26,7 +27,9 @@ pub(super) struct Producers {
 
 /// Settings that publish each record once. `most_unwritten` beyond a checkpoint.
 pub fn once(most_unwritten: u64) -> Settings {
-    Settings { once: Some(Once { application: "leases".into(), most_unwritten }), ..settings() }
+    // A drain that lasts longer than the failover time would keep names that the next owners need.
+    let drain_timeout = Duration::from_secs(5);
+    Settings { once: Some(Once { application: "leases".into(), most_unwritten }), drain_timeout, ..settings() }
 }
 
 impl Producers {

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use crate::ports::{Checkpoint, Mark, Place, SequenceNumber, ShardId, StreamArn};
 
 /// What [`Once::most_unwritten`] is where nobody says otherwise.
-pub const MOST_UNWRITTEN: u64 = 1_000;
+pub const MOST_UNWRITTEN: u64 = 500;
 
 /// How a source publishes each record once.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -65,7 +65,7 @@ fn environment() -> BTreeMap<String, String> {
 fn run(cli: Cli, environment: &BTreeMap<String, String>) -> Result<ExitCode> {
     match cli.command {
         Command::Source(run) => {
-            let source = config::source::check(&load::read(&run.config)?, environment)?;
+            let source = config::source::check(&load::read(&run.config)?, environment, config::Transport::Own)?;
             let pulsar = pulsar_settings(run.pulsar, environment)?;
             logging::start(&run.log.log_level, run.log.log_format, Vec::new())?;
             standalone::source(source, pulsar, run.http_address)
@@ -98,7 +98,7 @@ fn check_file(check: Check, environment: &BTreeMap<String, String>) -> Result<Ex
     let good = || println!("{} is a good configuration of a {}", document.name, if kind == Kind::Source { "source" } else { "sink" });
     let report = match kind {
         Kind::Source => {
-            let source = config::source::check(&document, environment)?;
+            let source = config::source::check(&document, environment, config::Transport::Own)?;
             good();
             connected(check, environment, |pulsar| host::check::source(&source, &pulsar))?
         }

@@ -259,14 +259,15 @@ impl fmt::Display for Holder {
     }
 }
 
-/// A checkpoint with the number of its record (D2): the `ordinal`th record of the shard, counted from 1 since the epoch began. 0: none yet.
-/// Reading the shard again from any mark of an epoch gives each record the same number.
+/// A checkpoint with the number of its record (D2): the `ordinal`th record of the shard that was read. 0: none yet. Filtered and dead-lettered
+/// records count as well. Reading the shard again from any mark of an epoch gives each record the same number.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mark {
-    /// When the numbering began, in epoch milliseconds, and greater than all earlier epochs of the row.
+    /// Since when numbers go on like this, in epoch milliseconds, and greater than all earlier epochs of the row.
     pub epoch: u64,
     pub ordinal: u64,
-    /// The checkpoint that the number belongs to. Where the row has another one, somebody else wrote that, and the mark is void.
+    /// The checkpoint that the number belongs to. Where the row has another one, the mark is void, but for its epoch: somebody else wrote the
+    /// row's, or the owner has given the lease up with nothing left to be published again.
     pub checkpoint: Checkpoint,
 }
 
@@ -346,9 +347,10 @@ pub trait LeaseTable: Send + Sync + 'static {
     fn withdraw(&self, seen: &Lease, by: &Holder) -> impl Future<Output = Result<Claim>> + Send;
     /// Writes a checkpoint with its number, which is a renewal as well.
     fn checkpoint(&self, held: &Lease, mark: &Mark) -> impl Future<Output = Result<Claim>> + Send;
-    /// Gives the lease up, so that anybody can take it at once.
+    /// Gives the lease up, so that anybody can take it at once. The mark in `held` is written too.
     fn release(&self, held: &Lease) -> impl Future<Output = Result<Claim>> + Send;
-    /// Gives the lease to another worker, whose note is in the row. `Lost` with the row as it was held where that note is there no more.
+    /// Gives the lease to another worker, whose note is in the row. The mark in `held` is written too. `Lost` with the row as it was held where that
+    /// note is there no more.
     fn hand_over(&self, held: &Lease, to: &Holder) -> impl Future<Output = Result<Claim>> + Send;
     /// Removes the row as it was seen: with this counter and this checkpoint. `false` when somebody has written it since.
     fn delete(&self, seen: &Lease) -> impl Future<Output = Result<bool>> + Send;

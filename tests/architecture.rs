@@ -14,6 +14,7 @@ const PURE: &[&str] = &[
     "source/lease/plan.rs",
     "source/lease/sightings.rs",
     "source/lease/mark.rs",
+    "source/once.rs",
     "source/poison.rs",
     "source/shard.rs",
     "source/share.rs",

@@ -39,14 +39,14 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::config::{sink, source};
+    use crate::config::{Transport, sink, source};
 
     #[test]
     fn a_file_for_the_other_direction_gets_one_sentence() {
         let document = |top: Value| Document { name: "x.yaml".into(), top: top.as_object().expect("an object").clone() };
         for configs in [json!({"tableName": "copy"}), json!({"table-name": "copy", "connector": "dynamodb"})] {
             let a_sink = document(json!({"name": "n", "inputs": ["a"], "configs": configs}));
-            let error = source::check(&a_sink, &BTreeMap::new()).expect_err("a sink's").to_string();
+            let error = source::check(&a_sink, &BTreeMap::new(), Transport::Own).expect_err("a sink's").to_string();
             assert!(error.contains("can only be used to write") && error.contains("cannot be used as a source"), "{error}");
             assert!(!error.contains("no such key"), "{error}");
         }
@@ -55,6 +55,6 @@ mod tests {
         assert!(error.contains("cannot be used as a sink"), "{error}");
         // What cannot be told gets the list.
         let neither = document(json!({"name": "n"}));
-        assert!(source::check(&neither, &BTreeMap::new()).expect_err("incomplete").to_string().contains("topicName: is missing"));
+        assert!(source::check(&neither, &BTreeMap::new(), Transport::Own).expect_err("incomplete").to_string().contains("topicName: is missing"));
     }
 }

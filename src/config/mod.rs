@@ -42,6 +42,15 @@ pub const HOST_FIELDS: &[&str] = &[
     "topicToSchemaProperties",
 ];
 
+/// Who publishes and consumes, as far as it matters to what a configuration may ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// Pulsar IO, below which the archive's process runs. Also for commands that publish nothing.
+    PulsarIo,
+    /// This program's own client.
+    Own,
+}
+
 /// What Pulsar promises for each message.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum ProcessingGuarantees {

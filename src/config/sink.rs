@@ -21,7 +21,7 @@ use super::{
     aws::AwsKeys,
     direction,
     load::{self, Document},
-    source::{DRAIN_TIMEOUT, effectively_once_is_refused, endpoint, not_blank, required},
+    source::{DRAIN_TIMEOUT, endpoint, not_blank, required},
     validate::{Problems, full_topic_name},
     worker_id,
 };
@@ -71,7 +71,7 @@ pub struct SinkFields {
     pub retain_key_ordering: bool,
     /// Where messages go that can never be written, with the reason in their properties. Without it, such a message stops the sink.
     pub dead_letter_topic: Option<String>,
-    /// `ATLEAST_ONCE` (default); `ATMOST_ONCE` is taken as that, `EFFECTIVELY_ONCE` is refused by this version.
+    /// `ATLEAST_ONCE` (default); `ATMOST_ONCE` is taken as that, `EFFECTIVELY_ONCE` is refused: repeating a write is harmless, but none is left out.
     pub processing_guarantees: ProcessingGuarantees,
 }
 
@@ -198,7 +198,12 @@ pub fn check(document: &Document, environment: &BTreeMap<String, String>) -> Res
         "configs.subscriptionType",
         "does not keep the order that retainOrdering asks for: write Failover or Exclusive, or leave one of the two out",
     );
-    effectively_once_is_refused(fields.processing_guarantees, &mut problems);
+    problems.require(
+        fields.processing_guarantees != ProcessingGuarantees::EffectivelyOnce,
+        "processingGuarantees",
+        "EFFECTIVELY_ONCE is not for the sink: write ATLEAST_ONCE; what comes again is written again and makes the same items, and with writeMode: conditional \
+         never older ones",
+    );
     let table = required(keys.table_name.clone(), "configs.tableName", &mut problems);
     endpoint(&keys.aws_endpoint, "configs.awsEndpoint", &mut problems);
     let most = keys.write.most_in_a_request();

@@ -314,13 +314,14 @@ impl ports::LeaseTable for LeaseTable {
     }
 
     async fn release(&self, held: &Lease) -> Result<Claim> {
-        let change = Change::of(held).remove(&[OWNER, NONCE, WANTED_BY]);
+        let change = Change::of(held).remove(&[OWNER, NONCE, WANTED_BY]).set_mark(held.mark.as_ref());
         self.update("release", held, change, |row| row.owner.is_none() && row.counter == held.counter + 1).await
     }
 
     async fn hand_over(&self, held: &Lease, to: &Holder) -> Result<Claim> {
         let mut change = Change::of(held).set(OWNER, text(&to.id)).set(NONCE, text(to.to_string())).remove(&[WANTED_BY]).count_switch(true);
         change.condition = format!("{} AND {WANTED_BY} = :{NONCE}", change.condition);
+        let change = change.set_mark(held.mark.as_ref());
         self.update("hand over", held, change, |row| to.owns(row) && row.counter == held.counter + 1).await
     }
 

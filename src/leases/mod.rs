@@ -47,7 +47,7 @@ pub fn run(command: &Leases, environment: &BTreeMap<String, String>) -> Result<E
     let file = command.config.as_ref().ok_or_else(|| {
         Error::new(Kind::Configuration, "run the leases command", "--config FILE is missing: the source's configuration file")
     })?;
-    let configured = config::source::check(&load::read(file)?, environment)?;
+    let configured = config::source::check(&load::read(file)?, environment, config::Transport::PulsarIo)?;
     let runtime = runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Error::new(Kind::Fatal, "start the runtime", error))?;
     runtime.block_on(async {

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use super::lease::mark;
 use crate::ports::{Checkpoint, Mark, SequenceNumber};
 
 /// Stands for one record on its way; given out in reading order.
@@ -19,6 +20,7 @@ pub struct Tracker {
     reached: Option<SequenceNumber>,
     /// What the lease row says; its number is that of the last record before the first ticket.
     written: Mark,
+    epoch: u64,
     /// The row's checkpoint was written by somebody else and is passed again, so it is to be written with its number.
     adopting: bool,
     /// All records were read, and the children have leases.
@@ -28,7 +30,8 @@ pub struct Tracker {
 impl Tracker {
     /// Goes on after the row's mark.
     pub fn new(written: Mark) -> Self {
-        Self { waiting: VecDeque::new(), first: written.ordinal, reached: None, written, adopting: false, ended: false }
+        let (first, epoch) = (written.ordinal, written.epoch);
+        Self { waiting: VecDeque::new(), first, reached: None, written, epoch, adopting: false, ended: false }
     }
 
     /// Starts before the row's checkpoint, which somebody else wrote: nothing is due before the records up to it are passed again.
@@ -58,6 +61,30 @@ impl Tracker {
         }
     }
 
+    /// The number of the record that is handed on next.
+    pub fn next(&self) -> u64 {
+        self.first + self.waiting.len() as u64 + 1
+    }
+
+    /// What the lease row says.
+    pub fn written(&self) -> &Mark {
+        &self.written
+    }
+
+    /// The epoch of the numbers from the next record on. The row may not have it yet.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Records before the next one are gone (G1), and how many nobody knows: from here on the numbers are others than those that an owner before
+    /// gave, even where they look the same. `now`: epoch milliseconds.
+    pub fn begin_epoch(&mut self, now: i64) {
+        // Nobody has numbered anything from there on where the shard is read from its beginning.
+        if matches!(self.written.checkpoint, Checkpoint::At(_)) {
+            self.epoch = mark::after(Some(&self.written), now);
+        }
+    }
+
     /// No record follows, and whatever has to exist before SHARD_END exists.
     pub fn end(&mut self) {
         self.ended = true;
@@ -68,18 +95,23 @@ impl Tracker {
         self.waiting.len()
     }
 
-    /// The checkpoint to write with its number, where it is further than the written one.
+    /// The checkpoint to write with its number, where it is further than the written one, or its epoch is another.
     pub fn due(&self) -> Option<Mark> {
-        let reached = if self.ended && self.waiting.is_empty() { Checkpoint::ShardEnd } else { Checkpoint::At(self.reached.clone()?) };
+        let reached = match &self.reached {
+            _ if self.ended && self.waiting.is_empty() => Checkpoint::ShardEnd,
+            Some(reached) => Checkpoint::At(reached.clone()),
+            None => self.written.checkpoint.clone(),
+        };
+        let renewed = self.epoch != self.written.epoch || (self.adopting && self.reached.is_some());
+        let due = is_ahead(&reached, &self.written.checkpoint) || (renewed && reached == self.written.checkpoint);
         debug_assert!(
-            self.waiting.front().is_none_or(|(next, _)| match &reached {
+            !due || self.waiting.front().is_none_or(|(next, _)| match &reached {
                 Checkpoint::At(sequence) => sequence < next,
                 _ => false,
             }),
             "C1: {reached:?} passes a record without receipt"
         );
-        let due = is_ahead(&reached, &self.written.checkpoint) || (self.adopting && reached == self.written.checkpoint);
-        due.then_some(Mark { epoch: self.written.epoch, ordinal: self.first, checkpoint: reached })
+        due.then_some(Mark { epoch: self.epoch, ordinal: self.first, checkpoint: reached })
     }
 
     pub fn wrote(&mut self, mark: &Mark) {

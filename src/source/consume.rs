@@ -13,14 +13,16 @@ use super::{
     convert::{Order, Record},
     heal,
     lease::{
-        keeper::{Holding, Kept, Tenure},
+        keeper::{Closed, Holding, Kept, Tenure},
         mark,
     },
+    once::Numbering,
     poll,
-    publish::{self, Outlet, Progress},
+    progress::Progress,
+    publish::{self, Outlet},
 };
 use crate::{
-    error::{Kind, Result},
+    error::{Error, Kind, Result},
     ports::{Checkpoint, Holder, Lease, LeaseTable, Publisher, ReadFrom, ShardId, StreamReader},
 };
 
@@ -43,12 +45,15 @@ enum End {
 /// Consumes the shard. An error ends the worker: what was acknowledged before it is checkpointed, and the lease is free.
 pub async fn consume<R: StreamReader, L: LeaseTable, P: Publisher>(shared: &Shared<R, L, P>, mut tenure: Tenure<L>) -> Result<Outcome> {
     let lease = tenure.lease().clone();
+    let from = mark::go_on(&lease, shared.clock.epoch_millis());
+    let once = shared.settings.once.as_ref();
+    let numbering = once.map(|once| Numbering::new(once, shared.reader.arn(), &lease.shard, &from, tenure.goes_on));
     let tracker = if mark::is_ours(&lease) || !mark::is_rewound(&lease, shared.settings.rewind_on_adopt) {
-        Tracker::new(mark::go_on(&lease, shared.clock.epoch_millis()))
+        Tracker::new(from)
     } else {
-        Tracker::adopting(mark::go_on(&lease, shared.clock.epoch_millis()))
+        Tracker::adopting(from)
     };
-    let progress = Arc::new(Progress::new(tracker, shared.health.shards().enter(&lease.shard, &lease.parents)));
+    let progress = Arc::new(Progress::new(tracker, numbering, shared.health.shards().enter(&lease.shard, &lease.parents)));
     tracing::info!(shard = %lease.shard, from = ?lease.checkpoint, "reading");
     // Ends the reading of this shard alone.
     let stop = shared.stop.child_token();
@@ -106,17 +111,34 @@ pub async fn consume<R: StreamReader, L: LeaseTable, P: Publisher>(shared: &Shar
         // When the worker stops, whoever comes first may have it: the asker may stop as well.
         Ok(End::Stopped) => {
             let to = asker.filter(|_| !shared.stop.is_cancelled());
-            Ok(Outcome::GivenUp(tenure.close(&progress, to.as_ref()).await))
+            let Closed { lease, unsettled } = tenure.close(&progress, to.as_ref(), once.is_some()).await;
+            if unsettled && must_end(shared, &progress) {
+                return Err(producer_stays(&lease.shard, "Pulsar did not acknowledge everything in time"));
+            }
+            Ok(Outcome::GivenUp(lease))
         }
         Err(error) if error.kind() == Kind::LeaseLost => {
+            if must_end(shared, &progress) {
+                return Err(producer_stays(&lease.shard, error.why()));
+            }
             tracing::warn!(shard = %lease.shard, %error, "reading of this shard stops here");
             Ok(Outcome::Lost(tenure.lease().clone()))
         }
         Err(error) => {
-            tenure.close(&progress, None).await;
+            tenure.close(&progress, None, once.is_some()).await;
             Err(error)
         }
     }
+}
+
+/// Whether another owner of the shard could not publish before this process ends (D2).
+fn must_end<R, L, P>(shared: &Shared<R, L, P>, progress: &Progress) -> bool {
+    shared.settings.once.is_some() && progress.has_producer() && !shared.stop.is_cancelled()
+}
+
+fn producer_stays(shard: &ShardId, why: &str) -> Error {
+    let then = "with EFFECTIVELY_ONCE its next owner can publish only when this process has ended, so it ends; Pulsar starts it again";
+    Error::new(Kind::Fatal, format!("keep the lease of {shard}"), format!("{why}: {then}"))
 }
 
 fn stopped_stage(shard: &ShardId) -> String {

@@ -7,7 +7,7 @@
 //! | which leases to take and keep | [`lease::plan`], [`lease::keeper`] | one task for each lease held | one write under way for each |
 //! | reading | [`shard`], driven by [`poll`] | pages | a page needs room first; without a backlog five calls a second for each shard |
 //! | bytes | [`convert`] | messages | the page it comes from |
-//! | sending | [`publish`] | the publisher, and a channel of receipts for each shard | `max_in_flight` records and 128 MiB over all shards (M1) |
+//! | sending, and by whom it is sent where each record counts once ([`once`]) | [`publish`] | the publisher, and a channel of receipts for each shard | `max_in_flight` records and 128 MiB over all shards (M1) |
 //! | receipts, and records that cannot be published | [`settle`], by the policy of [`poison`] | what is safe | one entry for each record in flight |
 //! | what is safe | [`checkpoint`] | the lease row, written by [`lease::keeper`] | one entry for each record in flight |
 //!
@@ -28,8 +28,10 @@ pub mod gap;
 pub mod garbage;
 pub mod heal;
 pub mod lease;
+pub mod once;
 pub mod poison;
 pub mod poll;
+pub mod progress;
 pub mod publish;
 pub mod settle;
 pub mod shard;
@@ -49,6 +51,7 @@ use self::{
     gap::{OnTrimmed, Parked},
     heal::heal,
     lease::plan::AssumeDead,
+    once::Once,
     poison::Policy,
     publish::Budget,
 };
@@ -96,6 +99,8 @@ pub struct Settings {
     pub drain_timeout: Duration,
     /// What becomes of a record that cannot be published.
     pub poison: Policy,
+    /// Each record is to be published once: what a publisher has to do that for is said in its messages' [`Place`](crate::ports::Place). `None`: at least once.
+    pub once: Option<Once>,
     /// How records become messages. Its origin is set by [`follow`], which knows the stream.
     pub shape: Shape,
 }

@@ -106,6 +106,7 @@ pub async fn read<R: StreamReader, L: LeaseTable, P: Publisher>(
                 if shared.settings.on_trimmed == OnTrimmed::Fail && gap.until == Until::EndOfShard {
                     return Err(gap.error(shard));
                 }
+                window.gap(shared.clock.epoch_millis());
                 tracing::error!(%shard, error = %failure, "a gap: {gap} were gone before they were read");
             }
             Verdict::AskStream | Verdict::Fatal => return Err(failure),

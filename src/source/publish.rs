@@ -1,17 +1,18 @@
 //! One shard's ordered window of sends (O1), bounded in records and bytes over all shards (M1). What comes back from it: [`settle`](super::settle).
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use tokio::{
-    sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     time::Instant,
 };
 
 use super::{
-    checkpoint::{Ticket, Tracker},
+    checkpoint::Ticket,
     convert::shape::Origin,
     lease::keeper::Holding,
     poison::{Content, Policy},
+    progress::Progress,
     settle::{Receipts, stop},
 };
 use crate::{
@@ -20,7 +21,7 @@ use crate::{
         health::Health,
         shards::{self, Meter},
     },
-    ports::{Mark, OutboundMessage, Publisher, Receipt, Refusal, SequenceNumber, ShardId, WhileHeld},
+    ports::{OutboundMessage, Publisher, Receipt, Refusal, SequenceNumber, ShardId, WhileHeld},
 };
 
 /// Text of records that is read, converted or on its way, over all shards.
@@ -47,69 +48,6 @@ impl Budget {
     /// Waits until there is room for a page: a topic that takes nothing stops the reading (M1).
     pub async fn page(&self) -> Result<Room> {
         self.bytes.clone().acquire_many_owned(PAGE_BYTES).await.map(Room).map_err(|_| closed())
-    }
-}
-
-/// What a shard's stages share about how far it is.
-#[derive(Debug)]
-pub struct Progress {
-    tracker: Mutex<Tracker>,
-    changed: Notify,
-    meter: Meter,
-}
-
-impl Progress {
-    pub fn new(tracker: Tracker, meter: Meter) -> Self {
-        Self { tracker: Mutex::new(tracker), changed: Notify::new(), meter }
-    }
-
-    pub fn meter(&self) -> &Meter {
-        &self.meter
-    }
-
-    /// A record that needs no publishing.
-    pub fn skip(&self, sequence: SequenceNumber) {
-        let ticket = self.lock().begin(sequence);
-        self.done(ticket);
-    }
-
-    /// All records are handed on, and the children have leases: SHARD_END may be written once all receipts are there.
-    pub fn end(&self) {
-        self.lock().end();
-        self.changed.notify_one();
-    }
-
-    pub fn due(&self) -> Option<Mark> {
-        self.lock().due()
-    }
-
-    pub fn wrote(&self, mark: &Mark) {
-        let mut tracker = self.lock();
-        tracker.wrote(mark);
-        self.meter.checkpointed(tracker.due().is_some());
-    }
-
-    pub fn waiting(&self) -> usize {
-        self.lock().waiting()
-    }
-
-    /// Something has become due.
-    pub async fn changed(&self) {
-        self.changed.notified().await;
-    }
-
-    pub(super) fn done(&self, ticket: Ticket) {
-        let mut tracker = self.lock();
-        let was_due = tracker.due().is_some();
-        tracker.done(ticket);
-        if !was_due && tracker.due().is_some() {
-            self.meter.unwritten(true);
-            self.changed.notify_one();
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Tracker> {
-        self.tracker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -192,11 +130,12 @@ impl<P: Publisher> Window<P> {
     /// Errors with `LeaseLost` where the lease is not good any more (L2), `Poison` where the record stops the shard, or with the publisher's
     /// error, which is final.
     pub async fn send(&self, message: OutboundMessage, of: Source, room: &mut Room, keys: impl FnOnce() -> Vec<u8> + Send) -> Result<()> {
+        let place = self.progress.place(&of.sequence).await;
         let record = self.room().await?;
         let slot = self.receipts.reserve().await.map_err(|_| closed())?;
         self.holding.still_good(&self.shard)?;
         let (bytes, sent) = (message.payload.len(), Instant::now());
-        let message = OutboundMessage { while_held: self.while_held.clone(), ..message };
+        let message = OutboundMessage { while_held: self.while_held.clone(), place, ..message };
         let fate = match self.outlet.publisher.publish(message).await {
             Ok(receipt) => Fate::Published(receipt),
             Err(Refusal { error, message: None }) => return Err(error),
@@ -221,9 +160,10 @@ impl<P: Publisher> Window<P> {
         if self.outlet.poison == Policy::StopShard {
             return Err(stop(&self.shard, &of, &error));
         }
+        let place = self.progress.place(&of.sequence).await;
         let record = self.room().await?;
         let slot = self.receipts.reserve().await.map_err(|_| closed())?;
-        let fate = Fate::Refused { error, message: Box::new(message), content };
+        let fate = Fate::Refused { error, message: Box::new(OutboundMessage { place, ..message }), content };
         slot.send(self.in_flight(fate, 0, Instant::now(), of, record, room));
         Ok(())
     }
@@ -252,19 +192,24 @@ impl<P: Publisher> Window<P> {
         room: &mut Room,
     ) -> Box<InFlight> {
         Box::new(InFlight {
-            ticket: self.progress.lock().begin(of.sequence.clone()),
+            ticket: self.progress.begin(of.sequence.clone()),
             fate,
             bytes,
             sent,
             _record: record,
             _bytes: room.0.split(of.size.min(room.0.num_permits())),
-            _metered: self.progress.meter.sent(bytes),
+            _metered: self.progress.meter().sent(bytes),
             of,
         })
     }
 
     pub fn skip(&self, sequence: SequenceNumber) {
         self.progress.skip(sequence);
+    }
+
+    /// Records before the next one are gone. `now`: epoch milliseconds.
+    pub fn gap(&self, now: i64) {
+        self.progress.gap(now);
     }
 
     pub fn meter(&self) -> &Meter {
@@ -285,12 +230,15 @@ fn closed() -> Error {
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::HashMap, time::Duration};
+    use std::{collections::HashMap, sync::Mutex, time::Duration};
 
     use tokio::sync::oneshot;
 
     use super::*;
-    use crate::{ports::Checkpoint, source::clock::Clock};
+    use crate::{
+        ports::{Checkpoint, Mark},
+        source::{checkpoint::Tracker, clock::Clock},
+    };
 
     /// Stores everything at once.
     #[derive(Debug, Clone, Default)]
@@ -341,7 +289,7 @@ mod tests {
 
     fn progress() -> Arc<Progress> {
         let begin = Mark { epoch: 1, ordinal: 0, checkpoint: Checkpoint::TrimHorizon };
-        Arc::new(Progress::new(Tracker::new(begin), Meter::detached()))
+        Arc::new(Progress::new(Tracker::new(begin), None, Meter::detached()))
     }
 
     fn message() -> OutboundMessage {

@@ -10,7 +10,8 @@ use super::{
     convert::shape::Origin,
     lease::keeper::Holding,
     poison::{self, Case, Content, Policy},
-    publish::{Fate, InFlight, Outlet, Progress, Source},
+    progress::Progress,
+    publish::{Fate, InFlight, Outlet, Source},
 };
 use crate::{
     error::{Error, Result},

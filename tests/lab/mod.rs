@@ -14,6 +14,7 @@ mod leases;
 mod memory;
 mod modes;
 mod nar;
+mod once;
 mod poison;
 mod rebalance;
 mod schemas;

@@ -15,7 +15,7 @@ use super::{
 };
 
 /// The archive with this build's executable, made by the command that README has.
-async fn archive(functions: &Functions<'_>) -> String {
+pub async fn archive(functions: &Functions<'_>) -> String {
     archive_with(&functions.program, &functions.program.with_extension("nar")).await
 }
 
@@ -31,9 +31,9 @@ async fn archive_with(executable: &Path, file: &Path) -> String {
 
 /// A native process and the virtual machine over it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Instance {
-    machine: u32,
-    native: u32,
+pub struct Instance {
+    pub machine: u32,
+    pub native: u32,
 }
 
 fn processes() -> Vec<u32> {
@@ -46,7 +46,7 @@ fn line(id: u32) -> String {
 }
 
 /// The instances of a connector, in any order.
-fn instances(name: &str) -> Vec<Instance> {
+pub fn instances(name: &str) -> Vec<Instance> {
     let parent = |id: u32| -> Option<u32> {
         let stat = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
         stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()
@@ -55,7 +55,7 @@ fn instances(name: &str) -> Vec<Instance> {
     natives.filter_map(|native| Some(Instance { machine: parent(native)?, native })).filter(|of| line(of.machine).contains(name)).collect()
 }
 
-async fn signal(signal: &str, id: u32) {
+pub async fn signal(signal: &str, id: u32) {
     assert!(Command::new("kill").args([signal, &id.to_string()]).status().await.expect("kill runs").success());
 }
 
@@ -63,7 +63,7 @@ async fn gone(what: &str, id: u32) {
     eventually(what, PATIENCE, async || (!Path::new(&format!("/proc/{id}")).exists()).then_some(())).await;
 }
 
-async fn ended(name: &str) {
+pub async fn ended(name: &str) {
     eventually(&format!("{name} ends"), PATIENCE, async || instances(name).is_empty().then_some(())).await;
 }
 

@@ -9,6 +9,7 @@ mod listing;
 mod many;
 mod messages;
 mod metrics;
+mod once;
 mod poison;
 mod random;
 mod rollover;

@@ -15,7 +15,7 @@ use self::{
     producer::{BatchBuilder, ProducerKeys},
 };
 use super::{
-    ProcessingGuarantees,
+    ProcessingGuarantees, Transport,
     alias::Aliases,
     aws::AwsKeys,
     direction,
@@ -33,6 +33,7 @@ use crate::{
         Settings, StartPosition, clock,
         convert::shape::{Shape, Template},
         gap::OnTrimmed,
+        once::{MOST_UNWRITTEN, Once},
     },
 };
 
@@ -49,7 +50,8 @@ pub struct SourceFields {
     /// The topic to publish to. `${table}` and `${eventName}` in it stand for the table and for INSERT, MODIFY or REMOVE; the order of an item's
     /// changes holds in each topic, and not over several. Required.
     pub topic_name: Option<String>,
-    /// `ATLEAST_ONCE` (default); `ATMOST_ONCE` is taken as that, `EFFECTIVELY_ONCE` is refused by this version.
+    /// `ATLEAST_ONCE` (default); `ATMOST_ONCE` is taken as that. `EFFECTIVELY_ONCE` publishes each record once, also after crashes: with the archive
+    /// (`sources create`), and with deduplication switched on for the topic, its namespace or the broker; refused elsewhere.
     pub processing_guarantees: ProcessingGuarantees,
     /// Pulsar's producer settings: `compressionType` and `maxPendingMessages` (accepted and not acknowledged, for each partition; 0 or nothing: three batches)
     /// have effect, `maxPendingMessagesAcrossPartitions` and `useThreadLocalProducers` have none, `batchBuilder: KEY_BASED` and `cryptoConfig`
@@ -212,7 +214,7 @@ impl Source {
 pub(super) const DRAIN_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// Checks a document as a source's configuration: all problems at once.
-pub fn check(document: &Document, environment: &BTreeMap<String, String>) -> Result<Source> {
+pub fn check(document: &Document, environment: &BTreeMap<String, String>, transport: Transport) -> Result<Source> {
     direction::reads(document)?;
     let mut problems = Problems::default();
     let fields: SourceFields = load::top(document, &mut problems);
@@ -226,7 +228,12 @@ pub fn check(document: &Document, environment: &BTreeMap<String, String>) -> Res
         problems.add("topicName", wrong);
         None
     });
-    effectively_once_is_refused(fields.processing_guarantees, &mut problems);
+    let is_once = fields.processing_guarantees == ProcessingGuarantees::EffectivelyOnce;
+    problems.require(
+        !is_once || transport == Transport::PulsarIo,
+        "processingGuarantees",
+        "EFFECTIVELY_ONCE works with the archive alone (sources create --archive, or --source-type dynamodb): use that, or write ATLEAST_ONCE",
+    );
     let stream = required(keys.aws_dynamodb_stream_arn, "configs.awsDynamodbStreamArn", &mut problems);
     let known = stream.is_empty()
         || stream.starts_with("table:")
@@ -254,6 +261,11 @@ pub fn check(document: &Document, environment: &BTreeMap<String, String>) -> Res
     let mut aws = keys.aws.settings(&mut problems);
     aws.region = region(aws.region, &stream, not_blank(keys.aws_endpoint.clone()).is_some(), &mut problems);
     let leases = keys.leases.settings(&mut problems);
+    problems.require(
+        !is_once || leases.rewind_on_adopt.is_zero(),
+        "configs.rewindOnAdopt",
+        "publishes records again, which EFFECTIVELY_ONCE is not to: start once with ATLEAST_ONCE and wait a minute, then write EFFECTIVELY_ONCE and leave it out",
+    );
     problems.into_result(&document.name)?;
 
     let tenant = fields.tenant.unwrap_or_else(|| "public".into());
@@ -273,6 +285,7 @@ pub fn check(document: &Document, environment: &BTreeMap<String, String>) -> Res
             on_trimmed: if keys.on_trimmed == OnTrimmedKey::Fail { OnTrimmed::Fail } else { OnTrimmed::Continue },
             drain_timeout: DRAIN_TIMEOUT,
             poison,
+            once: is_once.then(|| Once { application: keys.application_name.as_str().into(), most_unwritten: MOST_UNWRITTEN }),
             shape,
         },
         aws,
@@ -310,14 +323,6 @@ pub(super) fn required(value: Option<String>, key: &str, problems: &mut Problems
 
 pub(super) fn not_blank(value: Option<String>) -> Option<String> {
     value.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty())
-}
-
-pub(super) fn effectively_once_is_refused(guarantees: ProcessingGuarantees, problems: &mut Problems) {
-    problems.require(
-        guarantees != ProcessingGuarantees::EffectivelyOnce,
-        "processingGuarantees",
-        "EFFECTIVELY_ONCE is not supported by this version: write ATLEAST_ONCE",
-    );
 }
 
 pub(super) fn endpoint(value: &Option<String>, key: &str, problems: &mut Problems) {

@@ -15,7 +15,7 @@ use crate::{
 fn checked(configs: serde_json::Value) -> Result<Source> {
     let top = json!({"name": "orders", "topicName": "changes", "configs": configs});
     let serde_json::Value::Object(top) = top else { unreachable!("an object") };
-    check(&Document { name: "test".into(), top }, &BTreeMap::new())
+    check(&Document { name: "test".into(), top }, &BTreeMap::new(), Transport::Own)
 }
 
 fn with(key: &str, value: serde_json::Value) -> Result<Source> {
@@ -63,16 +63,22 @@ fn w4_an_endpoint_and_a_region_go_together_and_each_endpoint_stands_alone() {
 }
 
 #[test]
-fn w14_a_guarantee_that_is_not_kept_is_refused_and_the_others_are_taken() {
-    let with = |guarantees: &str| {
-        let top = json!({"name": "orders", "topicName": "changes", "processingGuarantees": guarantees, "configs": {"awsDynamodbStreamArn": "table:orders"}});
+fn w14_d2_each_record_once_is_for_the_archive_and_refused_elsewhere() {
+    let with = |guarantees: &str, rewind: u64, transport| {
+        let configs = json!({"awsDynamodbStreamArn": "table:orders", "applicationName": "app", "rewindOnAdopt": rewind});
+        let top = json!({"name": "orders", "topicName": "changes", "processingGuarantees": guarantees, "configs": configs});
         let serde_json::Value::Object(top) = top else { unreachable!("an object") };
-        check(&Document { name: "test".into(), top }, &BTreeMap::new())
+        check(&Document { name: "test".into(), top }, &BTreeMap::new(), transport)
     };
-    let refused = with("EFFECTIVELY_ONCE").expect_err("refused").to_string();
-    assert!(refused.contains("processingGuarantees"), "{refused}");
+    let once = with("EFFECTIVELY_ONCE", 0, Transport::PulsarIo).expect("the archive's").settings.once.expect("each once");
+    assert_eq!(&*once.application, "app");
+    let refused = with("EFFECTIVELY_ONCE", 0, Transport::Own).expect_err("refused").to_string();
+    assert!(refused.contains("processingGuarantees") && refused.contains("sources create --archive"), "{refused}");
+    let refused = with("EFFECTIVELY_ONCE", 300_000, Transport::PulsarIo).expect_err("refused").to_string();
+    assert!(refused.contains("rewindOnAdopt") && refused.contains("ATLEAST_ONCE"), "{refused}");
     for taken in ["ATLEAST_ONCE", "ATMOST_ONCE"] {
-        with(taken).expect(taken);
+        assert_eq!(with(taken, 300_000, Transport::PulsarIo).expect(taken).settings.once, None);
+        with(taken, 0, Transport::Own).expect(taken);
     }
 }
 
@@ -173,7 +179,7 @@ fn each_wrong_value_names_its_key_and_what_to_write() {
 fn all_problems_are_told_at_once() {
     let top = json!({"topicname": "x", "processingGuarantees": "EFFECTIVELY_ONCE", "configs": {"awsRegion": 7, "checkpointInterval": "x", "bogus": 1}});
     let serde_json::Value::Object(top) = top else { unreachable!("an object") };
-    let error = check(&Document { name: "f.yaml".into(), top }, &BTreeMap::new()).expect_err("wrong").to_string();
+    let error = check(&Document { name: "f.yaml".into(), top }, &BTreeMap::new(), Transport::Own).expect_err("wrong").to_string();
     for expected in [
         "f.yaml: 7 problems",
         "- topicname: there is no such key; did you mean topicName?",
@@ -197,13 +203,13 @@ fn the_environment_overrides_secrets_and_those_override_plain_keys() {
     let serde_json::Value::Object(top) = top else { unreachable!("an object") };
     let document = Document { name: "test".into(), top };
     let environment = BTreeMap::from([("PULSAR_IO_DYNAMODB_APPLICATION_NAME".to_string(), "from-environment".to_string())]);
-    let source = check(&document, &environment).expect("complete");
+    let source = check(&document, &environment, Transport::Own).expect("complete");
     assert_eq!(source.lease_table, "from-environment");
     assert_eq!(source.aws.region.as_deref(), Some("from-secret"));
     assert_eq!(source.dynamodb_endpoint.as_deref(), Some("http://plain"));
 
     let typo = BTreeMap::from([("PULSAR_IO_DYNAMODB_AWS_REGOIN".to_string(), "x".to_string())]);
-    let error = check(&document, &typo).expect_err("unknown").to_string();
+    let error = check(&document, &typo, Transport::Own).expect_err("unknown").to_string();
     assert!(error.contains("did you mean PULSAR_IO_DYNAMODB_AWS_REGION?"), "{error}");
 }
 
@@ -284,7 +290,7 @@ fn w22_a_topic_may_be_a_template() {
     let source = |topic: &str| {
         let top = json!({"name": "orders", "topicName": topic, "configs": {"awsDynamodbStreamArn": "table:orders"}});
         let serde_json::Value::Object(top) = top else { unreachable!("an object") };
-        check(&Document { name: "test".into(), top }, &BTreeMap::new()).map_err(|error| error.to_string())
+        check(&Document { name: "test".into(), top }, &BTreeMap::new(), Transport::Own).map_err(|error| error.to_string())
     };
     let fixed = source("changes").expect("good");
     assert_eq!((fixed.own_topic(), fixed.settings.shape.topic.as_ref()), (Some("persistent://public/default/changes"), None));
@@ -302,7 +308,7 @@ fn batches_and_compression_are_pulsars_settings() {
         keys.as_object_mut().expect("a mapping").extend(configs.as_object().expect("a mapping").clone());
         let top = json!({"name": "orders", "topicName": "changes", "producerConfig": producer_config, "configs": keys});
         let serde_json::Value::Object(top) = top else { unreachable!("an object") };
-        check(&Document { name: "test".into(), top }, &BTreeMap::new()).map(|source| source.publishing).map_err(|error| error.to_string())
+        check(&Document { name: "test".into(), top }, &BTreeMap::new(), Transport::Own).map(|source| source.publishing).map_err(|error| error.to_string())
     };
     assert_eq!(options(json!({}), json!({})), Ok(Options::default()));
     let asked = options(

@@ -74,7 +74,7 @@ pub fn job(json: &[u8], environment: &BTreeMap<String, String>) -> Result<Job> {
     let document = open.document();
     match kind {
         Direction::Source => {
-            let mut source = config::source::check(&document, environment)?;
+            let mut source = config::source::check(&document, environment, config::Transport::PulsarIo)?;
             source.settings.worker_id = worker;
             Ok(Job::Source(Box::new(source)))
         }

@@ -135,7 +135,7 @@ impl Registered {
         let worker_id = config::worker_id(&instance.tenant, &instance.namespace, &instance.name, instance.id);
         match connector {
             Connector::Source => {
-                let mut source = config::source::check(&document, environment)?;
+                let mut source = config::source::check(&document, environment, config::Transport::Own)?;
                 source.settings.worker_id = worker_id;
                 source.settings.drain_timeout = DRAIN_TIMEOUT;
                 Ok(Worker::Source(Box::new(source)))

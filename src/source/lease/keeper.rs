@@ -1,7 +1,7 @@
 //! Keeps a lease that was taken: renewals, checkpoints (which are renewals too), and the local deadline after which it counts as lost (L2).
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -22,7 +22,7 @@ use crate::{
         checkpoint::is_ahead,
         clock::Clock,
         heal::{self, Trouble},
-        publish::Progress,
+        progress::Progress,
     },
 };
 
@@ -45,6 +45,8 @@ pub struct Keeper<L> {
     clock: Clock,
     health: Health,
     troubles: Troubles,
+    /// Leases that are not to be released before this process has ended (D2).
+    withheld: Mutex<BTreeSet<ShardId>>,
 }
 
 /// The rows that cannot be written. They outlive the tenure: a lease that is lost by that and taken again is still in the same trouble (H1).
@@ -124,6 +126,17 @@ pub struct Tenure<L> {
     checkpointed: Moment,
     /// The note in the row was told to whoever keeps it.
     told: bool,
+    /// An owner before may have published records after the checkpoint that the row had when it was taken.
+    pub goes_on: bool,
+}
+
+/// How a lease was given up.
+#[derive(Debug)]
+pub struct Closed {
+    /// The row as it is then, as far as that is known.
+    pub lease: Lease,
+    /// Something was published that the row's checkpoint does not tell of.
+    pub unsettled: bool,
 }
 
 /// Why [`Tenure::keep`] has come back.
@@ -131,7 +144,7 @@ pub struct Tenure<L> {
 pub enum Kept {
     /// SHARD_END is written.
     Ended,
-    /// Another worker asks for the lease. Told once; the lease has to be kept on until it is handed over.
+    /// Another worker asks for the lease, which may go now. Told once; the lease has to be kept on until it is handed over.
     Asked(Holder),
 }
 
@@ -170,6 +183,7 @@ impl<L: LeaseTable> Keeper<L> {
             clock,
             health,
             troubles: Troubles::default(),
+            withheld: Mutex::default(),
         }
     }
 
@@ -186,6 +200,7 @@ impl<L: LeaseTable> Keeper<L> {
         };
         let mut seen = seen.clone();
         loop {
+            let goes_on = mark::goes_on(&seen);
             let rewound = mark::is_rewound(&seen, self.rewind_on_adopt);
             seen.mark = (!rewound).then(|| mark::go_on(&seen, self.clock.epoch_millis()));
             let sent = self.clock.now();
@@ -194,7 +209,7 @@ impl<L: LeaseTable> Keeper<L> {
                 Claim::Held(lease) => {
                     counter!(names::SOURCE_LEASES_TAKEN, "from" => from).increment(1);
                     let holding = Holding::new(self.clock, Moment::ZERO);
-                    let mut tenure = Tenure { keeper: self.clone(), lease, holding, confirmed: sent, checkpointed: sent, told: false };
+                    let mut tenure = Tenure { keeper: self.clone(), lease, holding, confirmed: sent, checkpointed: sent, told: false, goes_on };
                     tenure.confirm(sent);
                     return Ok(Taken::Held(tenure));
                 }
@@ -230,6 +245,9 @@ impl<L: LeaseTable> Keeper<L> {
     /// Leaves a row alone that was asked for, or is this worker's although nobody holds it here: nobody else would have it for the failover
     /// time. Best effort.
     pub async fn leave(&self, seen: &Lease) -> Result<()> {
+        if self.withheld().contains(&seen.shard) {
+            return Ok(());
+        }
         let _turn = self.turn().await?;
         let doing = format!("leave the lease of {}", seen.shard);
         let row = if self.policy.me.owns(seen) {
@@ -244,6 +262,10 @@ impl<L: LeaseTable> Keeper<L> {
             heal::within(self.call_limit(), &doing, self.table.release(&row)).await?;
         }
         Ok(())
+    }
+
+    fn withheld(&self) -> MutexGuard<'_, BTreeSet<ShardId>> {
+        self.withheld.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A place among the writes under way.
@@ -287,6 +309,7 @@ impl<L: LeaseTable> Tenure<L> {
             if !self.told
                 && let Some(asker) = &self.lease.wanted_by
                 && *asker != keeper.policy.me
+                && (progress.is_past_doubt() || !progress.has_producer())
             {
                 self.told = true;
                 return Ok(Kept::Asked(asker.clone()));
@@ -295,7 +318,7 @@ impl<L: LeaseTable> Tenure<L> {
             let is_end = due.as_ref().is_some_and(|mark| mark.checkpoint == Checkpoint::ShardEnd);
             let renew_at = self.confirmed + keeper.renewal_interval();
             let write_at = match &due {
-                Some(_) if is_end => now,
+                Some(_) if is_end || progress.is_pressing() => now,
                 Some(_) => renew_at.min(self.checkpointed + keeper.checkpoint_interval),
                 None => renew_at,
             };
@@ -342,12 +365,21 @@ impl<L: LeaseTable> Tenure<L> {
     }
 
     /// The last checkpoint, then gives the lease up (Z1), to `to` where that is given. Best effort: what fails here costs a takeover and
-    /// duplicates, no records. Returns the row as it is then, as far as that is known.
-    pub async fn close(mut self, progress: &Progress, to: Option<&Holder>) -> Lease {
+    /// duplicates, no records. With nothing left that may be published again, the epoch of its numbers ends, where `ends_epoch` (D2).
+    pub async fn close(mut self, progress: &Progress, to: Option<&Holder>, ends_epoch: bool) -> Closed {
         if let Some(mark) = progress.due()
             && let Err(error) = self.checkpoint(&mark, progress).await
         {
             tracing::warn!(shard = %self.lease.shard, %error, "the last checkpoint was not written; its records will be published again");
+        }
+        let unsettled = progress.waiting() > 0 || progress.due().is_some();
+        if ends_epoch && unsettled && progress.has_producer() {
+            tracing::warn!(shard = %self.lease.shard, "the lease is not released, since not all was published or checkpointed; it is free after the failover time");
+            self.keeper.withheld().insert(self.lease.shard.clone());
+            return Closed { lease: self.lease, unsettled };
+        }
+        if ends_epoch && !unsettled && progress.is_past_doubt() {
+            self.lease.mark = self.lease.mark.map(mark::closed);
         }
         let write = match to {
             Some(holder) => Write::HandOver(holder),
@@ -356,7 +388,7 @@ impl<L: LeaseTable> Tenure<L> {
         if let Err(error) = self.write(write).await {
             tracing::warn!(shard = %self.lease.shard, %error, "the lease was not released; it is free after the failover time");
         }
-        self.lease
+        Closed { lease: self.lease, unsettled }
     }
 
     async fn checkpoint(&mut self, mark: &Mark, progress: &Progress) -> Result<()> {

@@ -1,8 +1,8 @@
 //! Where the numbers of a lease's records go on (D2). Pure.
 //!
-//! A record's number is its place in its shard since the epoch began. Checkpoint and number are written in one update, so whoever reads
+//! A record's number is its place among those that were read of its shard. Checkpoint and number are written in one update, so whoever reads
 //! the shard again from there gives each record the same number. A checkpoint that somebody else wrote says nothing about numbers: it
-//! begins a new epoch, as a reset does.
+//! begins a new epoch, as a reset does, and a gap, and a lease that was given up with nothing left to be published again.
 
 use std::time::Duration;
 
@@ -11,19 +11,31 @@ use crate::ports::{Checkpoint, Lease, Mark};
 /// The mark to go on from: the row's own, or the begin of a new epoch. `now`: epoch milliseconds.
 pub fn go_on(lease: &Lease, now: i64) -> Mark {
     match &lease.mark {
-        Some(mark) if mark.checkpoint == lease.checkpoint => mark.clone(),
-        void => {
-            // Later than any before, even where a clock was set back. A row that was deleted and made again is newer as well.
-            let after = void.as_ref().map_or(0, |mark| mark.epoch + 1);
-            Mark { epoch: after.max(u64::try_from(now).unwrap_or(0)), ordinal: 0, checkpoint: lease.checkpoint.clone() }
-        }
+        Some(mark) if goes_on(lease) => mark.clone(),
+        // A row that was deleted and made again is newer as well.
+        void => Mark { epoch: after(void.as_ref(), now), ordinal: 0, checkpoint: lease.checkpoint.clone() },
     }
+}
+
+/// Whether the row's numbers go on: records after its checkpoint may have been published under them.
+pub fn goes_on(lease: &Lease) -> bool {
+    lease.mark.as_ref().is_some_and(|mark| mark.checkpoint == lease.checkpoint)
+}
+
+/// The epoch after that of a mark: later than any before, even where a clock was set back.
+pub fn after(mark: Option<&Mark>, now: i64) -> u64 {
+    mark.map_or(0, |mark| mark.epoch + 1).max(u64::try_from(now).unwrap_or(0))
+}
+
+/// What is left of a mark when its lease is given up with nothing to be published again: its epoch. No lease that can still be read has this checkpoint.
+pub fn closed(mark: Mark) -> Mark {
+    Mark { checkpoint: Checkpoint::ShardEnd, ..mark }
 }
 
 /// Whether a worker of ours wrote the row's checkpoint, or it was never written.
 pub fn is_ours(lease: &Lease) -> bool {
     !matches!(lease.checkpoint, Checkpoint::At(_) | Checkpoint::ShardEnd)
-        || lease.mark.as_ref().is_some_and(|mark| mark.checkpoint == lease.checkpoint)
+        || goes_on(lease)
 }
 
 /// Whether reading starts before the checkpoint: the Java connector checkpoints records that Pulsar may not have (spec W1).
@@ -62,6 +74,16 @@ mod tests {
             assert_eq!(go_on(&lease(checkpoint.clone(), mark(5)), 1_000), new(1_000));
             assert_eq!(go_on(&lease(checkpoint.clone(), mark(5_000)), 1_000), new(5_001), "the clock was set back");
             assert_eq!(go_on(&lease(checkpoint.clone(), None), 1_000), new(1_000));
+        }
+    }
+
+    #[test]
+    fn d2_a_lease_that_was_given_up_with_everything_published_begins_a_new_epoch() {
+        for checkpoint in [at(100), Checkpoint::TrimHorizon] {
+            let mark = Mark { epoch: 5_000, ordinal: 9, checkpoint: checkpoint.clone() };
+            let row = lease(checkpoint.clone(), Some(closed(mark)));
+            assert!(!goes_on(&row));
+            assert_eq!(go_on(&row, 1_000), Mark { epoch: 5_001, ordinal: 0, checkpoint });
         }
     }
 

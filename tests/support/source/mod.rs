@@ -2,6 +2,7 @@
 //! network; what all of them do is held against the invariants as it happens ([`books`]).
 
 mod books;
+mod dedup;
 pub mod log;
 mod machine;
 mod network;
@@ -29,6 +30,7 @@ use self::{
     log::{Actor, Event, What},
 };
 pub use self::{
+    dedup::once,
     machine::{BEGIN_MILLIS, FakeMachine},
     network::{Call, Fault, Service},
     stream::FakeStreams,
@@ -126,6 +128,12 @@ pub struct State {
     pub dead_letters: Vec<OutboundMessage>,
     /// No dead letter is stored while set.
     pub hold_letters: bool,
+    /// The topic's broker deduplicates, and each record is to be stored once (D2).
+    pub once: bool,
+    /// What it knows of producers.
+    producers: dedup::Producers,
+    /// Records were trimmed: what was read before a gap may be published again.
+    pub gaps: bool,
     /// Workers whose receipts fail from now on.
     pub refused: BTreeSet<Actor>,
     /// Between two receipts of one partition.
@@ -202,6 +210,9 @@ impl World {
             excused: BTreeSet::new(),
             dead_letters: Vec::new(),
             hold_letters: false,
+            once: false,
+            producers: dedup::Producers::default(),
+            gaps: false,
             refused: BTreeSet::new(),
             receipt_delay: Duration::ZERO,
             partitions: 1,
@@ -350,6 +361,11 @@ impl World {
         self.lock().faults.push((call, fault, times));
     }
 
+    /// From now on, as [`once`](dedup::once) settings ask for.
+    pub fn deduplicate(&self) {
+        self.lock().once = true;
+    }
+
     pub fn expire_iterators(&self) {
         self.lock().generation += 1;
     }
@@ -363,6 +379,15 @@ impl World {
     pub fn change(&self, change: impl FnOnce(&mut State)) {
         change(&mut self.lock());
         self.changed.notify_waiters();
+    }
+
+    /// Changes a shard's row behind its owner's back; told the first record. Returns the shard's records.
+    pub fn change_row(&self, shard: &ShardId, change: impl FnOnce(&mut Lease, SequenceNumber)) -> BTreeSet<u64> {
+        let mut state = self.lock();
+        let records: BTreeSet<u64> = state.shards[shard].records.iter().map(|record| record.sequence).collect();
+        let first = number(*records.first().expect("a record"));
+        change(state.rows.get_mut(shard).expect("a row"), first);
+        records
     }
 
     /// Waits, in virtual time.
@@ -479,6 +504,7 @@ pub fn settings() -> Settings {
         drain_timeout: Duration::from_secs(20),
         started_at: BEGIN_MILLIS,
         poison: Default::default(),
+        once: None,
         shape: Default::default(),
     }
 }

@@ -4,7 +4,7 @@ use std::{collections::VecDeque, time::Duration};
 
 use pulsar_io_dynamodb::{
     error::{Error, Kind, Result},
-    ports::{OutboundMessage, Publisher, Receipt, Refusal},
+    ports::{OutboundMessage, Place, Publisher, Receipt, Refusal},
 };
 use tokio::sync::oneshot;
 
@@ -30,6 +30,15 @@ impl Accepted {
     pub fn is_awaited(&self) -> bool {
         !self.receipt.is_closed()
     }
+
+    pub fn place(&self) -> Option<&Place> {
+        self.message.place.as_ref()
+    }
+
+    /// Whoever sent it may be gone.
+    pub fn answer(self, answer: Result<(), Refusal>) {
+        let _ = self.receipt.send(answer);
+    }
 }
 
 impl Publisher for FakeTopic {
@@ -52,6 +61,7 @@ impl Publisher for FakeTopic {
                 return Err(Refusal { error, message: Some(Box::new(message)) });
             }
             let home = state.homes[&sequence].clone();
+            state.connect(self.run, message.place.as_ref());
             state.tell(self.run, What::Published(home.shard.clone(), sequence));
             state.check_publish(self.run, sequence);
             state.published_at.entry(sequence).or_insert_with(tokio::time::Instant::now);
@@ -87,7 +97,9 @@ impl FakeTopic {
                     if !state.hold_letters && !state.waits((run, 0)) {
                         state.note(run, format!("has the dead letter of {sequence} stored"));
                         state.excused.insert(sequence);
-                        state.dead_letters.push(letter);
+                        if !letter.place.as_ref().is_some_and(|place| state.has_letter(place)) {
+                            state.dead_letters.push(letter);
+                        }
                         break;
                     }
                 }
@@ -116,7 +128,7 @@ impl State {
     }
 
     /// Stores what a worker sent last, and answers it.
-    fn store(&mut self, run: Actor, accepted: Accepted) {
+    pub(super) fn store(&mut self, run: Actor, accepted: Accepted) {
         if self.refusals.contains_key(&accepted.sequence) {
             let error = Error::new(Kind::Invalid, "publish a message", "scripted: incompatible schema");
             let _ = accepted.receipt.send(Err(Refusal { error, message: Some(Box::new(accepted.message)) }));
@@ -127,11 +139,10 @@ impl State {
             self.note(run, format!("has its {} refused", accepted.sequence));
             Err(Error::new(Kind::Fatal, "publish a message", "scripted: the topic was terminated").into())
         } else {
-            self.check_store(run, accepted.sequence);
+            self.check_once(run, accepted.sequence);
             Ok(())
         };
-        // Whoever sent it may be gone.
-        let _ = accepted.receipt.send(answer);
+        accepted.answer(answer);
     }
 
     /// The worker is gone: what is on its way may or may not be stored.
@@ -139,12 +150,16 @@ impl State {
         let lanes: Vec<_> = self.lanes.range((run, 0)..=(run, u32::MAX)).map(|(lane, _)| *lane).collect();
         for lane in lanes {
             // An empty lane is left for its task to close.
-            let accepted = std::mem::take(self.lanes.get_mut(&lane).expect("it is there"));
-            let stored = self.random.usize(0..=accepted.len());
-            for accepted in accepted.into_iter().take(stored) {
-                self.store(run, accepted);
+            let mut left = self.lanes.get(&lane).expect("it is there").len();
+            left = self.random.usize(0..=left);
+            while left > 0 {
+                let batch = self.batch(lane);
+                left = left.saturating_sub(batch.len());
+                self.store_batch(lane, batch);
             }
+            self.lanes.get_mut(&lane).expect("it is there").clear();
         }
+        self.disconnect(run);
     }
 }
 
@@ -173,8 +188,12 @@ async fn deliver(world: World, lane: (Actor, u32)) {
         if state.waits(lane) {
             continue;
         }
-        while let Some(accepted) = state.lanes.get_mut(&lane).and_then(VecDeque::pop_front) {
-            state.store(lane.0, accepted);
+        loop {
+            let batch = state.batch(lane);
+            if batch.is_empty() {
+                break;
+            }
+            state.store_batch(lane, batch);
             if delay > Duration::ZERO {
                 break;
             }

@@ -9,7 +9,7 @@ use pulsar_io_dynamodb::{
 use tokio::time::Instant;
 
 use super::Gaps;
-use crate::support::source::{BEGIN_MILLIS, Call, DEAD_LETTERS, Fault, Refused, Run, Service, World, number, settings};
+use crate::support::source::{BEGIN_MILLIS, Call, DEAD_LETTERS, Fault, Refused, Run, Service, World, number, once, settings};
 
 const ITEMS: u32 = 8;
 const MAX_WORKERS: usize = 5;
@@ -28,6 +28,8 @@ pub struct Outcome {
     pub stops: u64,
     pub twins: u64,
     pub refusals: u64,
+    /// Workers that have ended so that another one could publish.
+    pub ended: u64,
     pub splits: u64,
     pub takes: u64,
     pub gaps: u64,
@@ -40,13 +42,28 @@ pub struct Outcome {
 
 impl Outcome {
     pub fn add(&mut self, other: &Self) {
-        let Self { kills, freezes, stops, twins, refusals, splits, takes, gaps, published, letters, duplicates, calls, virtual_seconds } =
-            other;
+        let Self {
+            kills,
+            freezes,
+            stops,
+            twins,
+            refusals,
+            ended,
+            splits,
+            takes,
+            gaps,
+            published,
+            letters,
+            duplicates,
+            calls,
+            virtual_seconds,
+        } = other;
         self.kills += kills;
         self.freezes += freezes;
         self.stops += stops;
         self.twins += twins;
         self.refusals += refusals;
+        self.ended += ended;
         self.splits += splits;
         self.takes += takes;
         self.gaps += gaps;
@@ -83,8 +100,8 @@ struct Fleet {
     outcome: Outcome,
 }
 
-/// Runs one schedule. Errors with what is wrong.
-pub async fn schedule(seed: u64, gaps: &Gaps, made: impl FnOnce(&World)) -> Result<Outcome, String> {
+/// Runs one schedule, of workers that publish each record `is_once` or at least. Errors with what is wrong.
+pub async fn schedule(seed: u64, is_once: bool, gaps: &Gaps, made: impl FnOnce(&World)) -> Result<Outcome, String> {
     let mut random = fastrand::Rng::with_seed(seed ^ 0x5eed);
     let poison = (seed % 3 == 2).then(|| fastrand::Rng::with_seed(seed ^ 0xdead));
     let world = World::new(seed);
@@ -95,6 +112,7 @@ pub async fn schedule(seed: u64, gaps: &Gaps, made: impl FnOnce(&World)) -> Resu
         state.messy_listings = random.u32(0..3) == 0;
         state.overlaps = random.u32(0..3) == 0;
         state.knows_children = random.u32(0..3) > 0;
+        state.once = is_once;
         state.partitions = random.u32(1..4);
         state.receipt_delay = Duration::from_millis(if random.bool() { 0 } else { random.u64(1..40) });
     });
@@ -109,7 +127,7 @@ pub async fn schedule(seed: u64, gaps: &Gaps, made: impl FnOnce(&World)) -> Resu
         checkpoint_interval: Duration::from_millis([0, 200, 1_000, 5_000][random.usize(0..4)]),
         max_in_flight: [5, 50, 500][random.usize(0..3)],
         poison: Policy::DeadLetter(DEAD_LETTERS.into()),
-        ..settings()
+        ..if is_once { once([1, 3, 20][random.usize(0..3)]) } else { settings() }
     };
     let mut fleet =
         Fleet { world, random, poison, members: Vec::new(), homes, settings, next_id: 0, trimmed: Vec::new(), outcome: Outcome::default() };
@@ -157,7 +175,8 @@ impl Fleet {
                     if let Some(poison) = &mut self.poison
                         && poison.u32(0..3) == 0
                     {
-                        let refused = if poison.bool() { Refused::AtOnce } else { Refused::WithTheReceipt };
+                        // Pulsar IO does not tell of one message that its receipt fails.
+                        let refused = if poison.bool() || self.settings.once.is_some() { Refused::AtOnce } else { Refused::WithTheReceipt };
                         let last = self.world.last(home);
                         self.world.lock().refusals.insert(last, refused);
                     }
@@ -322,6 +341,7 @@ impl Fleet {
                 let after = there.records[before..there.trimmed].iter().filter(|record| number(record.sequence) > *reached);
                 self.trimmed.extend(after.map(|record| record.sequence));
             }
+            state.gaps = true;
             let text = format!("{} records of {} are gone", there.trimmed, crate::support::source::log::short(shard));
             state.note(0, text);
         });
@@ -374,6 +394,8 @@ impl Fleet {
         });
         match result {
             Ok(()) if !stopping => return Err(format!("worker {id} has ended without reason")),
+            // Its producers are to end with it.
+            Err(error) if self.settings.once.is_some() && error.to_string().contains("EFFECTIVELY_ONCE") => self.outcome.ended += 1,
             Err(error) if !refused => return Err(format!("worker {id} has ended: {error}")),
             _ => {}
         }

@@ -55,6 +55,11 @@ mod tests {
         assert!(error.contains("cannot be used as a sink"), "{error}");
         // What cannot be told gets the list.
         let neither = document(json!({"name": "n"}));
-        assert!(source::check(&neither, &BTreeMap::new(), Transport::Own).expect_err("incomplete").to_string().contains("topicName: is missing"));
+        assert!(
+            source::check(&neither, &BTreeMap::new(), Transport::Own)
+                .expect_err("incomplete")
+                .to_string()
+                .contains("topicName: is missing")
+        );
     }
 }

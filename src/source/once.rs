@@ -127,7 +127,13 @@ mod tests {
 
     fn numbering(from: &Mark, goes_on: bool) -> Numbering {
         let stream = StreamArn::new("arn:aws:dynamodb:eu-west-1:1:table/orders/stream/2026");
-        Numbering::new(&Once { application: "app".into(), most_unwritten: MOST_UNWRITTEN }, &stream, &ShardId::new("shard-1"), from, goes_on)
+        Numbering::new(
+            &Once { application: "app".into(), most_unwritten: MOST_UNWRITTEN },
+            &stream,
+            &ShardId::new("shard-1"),
+            from,
+            goes_on,
+        )
     }
 
     fn place(numbering: &Numbering, number: u64, written: &Mark, waiting: usize) -> Result<(String, u64), Wait> {

@@ -2,7 +2,11 @@
 //!
 //! `ONCE_RECORDS` says how many records there are: 20,000 without it.
 
-use std::{collections::HashMap, env, time::Instant};
+use std::{
+    collections::{BTreeSet, HashMap},
+    env,
+    time::Instant,
+};
 
 use serde_json::json;
 use tokio::time::timeout;
@@ -12,7 +16,7 @@ use super::{
     functions::{Functions, PATIENCE},
     lab,
     nar::{archive, ended, instances, signal},
-    seed,
+    seed, table,
     topic::Topic,
 };
 use crate::support::stand_in::{StandIn, record::from_event_id};
@@ -26,7 +30,7 @@ enum Event {
     KillProcess,
     /// kill -9 of a virtual machine.
     KillMachine,
-    /// A clean end and a new start of all, two of them then: the second one gets a shard from the first.
+    /// A clean end and a new start of all, two of them then. Over once the second one has got a shard from the first.
     TwoInstances,
     /// SIGSTOP of a native process until it has lost its leases, and SIGCONT.
     Freeze,
@@ -75,6 +79,13 @@ async fn happen(event: Event, functions: &Functions<'_>, name: &str, random: &mu
         Event::KillMachine => signal("-KILL", one.machine).await,
         Event::TwoInstances => {
             functions.admin(&["sources", "update", "--name", name, "--parallelism", "2"]).await;
+            let table = format!("leases-{}", functions.lab.unique);
+            eventually("each has a shard", PATIENCE, async || {
+                let rows = table::client(functions.lab).scan().table_name(&table).send().await.expect("scan").items.unwrap_or_default();
+                let owners: BTreeSet<_> = rows.iter().filter_map(|row| row.get("leaseOwner")?.as_s().ok()).collect();
+                (owners.len() == 2).then_some(())
+            })
+            .await;
         }
         Event::Freeze => signal("-STOP", one.native).await,
     }
@@ -89,7 +100,9 @@ async fn each_once(test: &str, events: &[Event]) {
     let name = format!("{test}-{}", lab.unique);
     let stream = StandIn::start(SHARDS, 600);
     let write = |count: u64| (0..SHARDS).for_each(|shard| stream.state().stream().write(shard, count));
-    write(records / SHARDS as u64);
+    let (parts, shards) = (events.len() as u64 + 1, SHARDS as u64);
+    let part = records / parts / shards * shards;
+    write(part / shards);
     let config = functions.config(json!({
         "awsDynamodbStreamArn": stream.stream_arn(), "awsEndpoint": stream.endpoint(), "dynamoEndpoint": lab.dynamodb_endpoint, "awsSecretKey": "local",
         "applicationName": format!("leases-{}", lab.unique), "initialPositionInStream": "TRIM_HORIZON",
@@ -99,19 +112,19 @@ async fn each_once(test: &str, events: &[Event]) {
     let mut reader = Topic::from_start(&lab, &topic).await;
     let (mut seen, began) = (Seen::default(), Instant::now());
     functions.admin(&[&create[..], &once, &["--source-config", &config]].concat()).await;
-    let part = records / (events.len() as u64 + 1);
     for (at, event) in (1..).zip(events) {
-        let jitter = random.below(part / 2);
-        seen.until(&mut reader, at * part - jitter).await;
+        seen.until(&mut reader, at * part - random.below(part / 2)).await;
         happen(*event, &functions, &name, &mut random).await;
+        write(part / shards);
     }
-    seen.until(&mut reader, records).await;
+    seen.until(&mut reader, parts * part).await;
     // What was published twice stands before these, at the latest.
     write(1);
-    seen.until(&mut reader, records + SHARDS as u64).await;
+    let records = parts * part + shards;
+    seen.until(&mut reader, records).await;
     let twice = seen.counts.values().filter(|count| **count > 1).count();
     println!("{test}: {} messages of {} records in {:?}, {twice} of them twice", seen.messages, seen.counts.len(), began.elapsed());
-    assert_eq!((seen.messages, twice), (records + SHARDS as u64, 0));
+    assert_eq!((seen.messages, twice), (records, 0));
     functions.admin(&["sources", "delete", "--name", &name]).await;
     ended(&name).await;
 }

@@ -308,7 +308,9 @@ fn batches_and_compression_are_pulsars_settings() {
         keys.as_object_mut().expect("a mapping").extend(configs.as_object().expect("a mapping").clone());
         let top = json!({"name": "orders", "topicName": "changes", "producerConfig": producer_config, "configs": keys});
         let serde_json::Value::Object(top) = top else { unreachable!("an object") };
-        check(&Document { name: "test".into(), top }, &BTreeMap::new(), Transport::Own).map(|source| source.publishing).map_err(|error| error.to_string())
+        check(&Document { name: "test".into(), top }, &BTreeMap::new(), Transport::Own)
+            .map(|source| source.publishing)
+            .map_err(|error| error.to_string())
     };
     assert_eq!(options(json!({}), json!({})), Ok(Options::default()));
     let asked = options(

@@ -209,7 +209,8 @@ impl<L: LeaseTable> Keeper<L> {
                 Claim::Held(lease) => {
                     counter!(names::SOURCE_LEASES_TAKEN, "from" => from).increment(1);
                     let holding = Holding::new(self.clock, Moment::ZERO);
-                    let mut tenure = Tenure { keeper: self.clone(), lease, holding, confirmed: sent, checkpointed: sent, told: false, goes_on };
+                    let mut tenure =
+                        Tenure { keeper: self.clone(), lease, holding, confirmed: sent, checkpointed: sent, told: false, goes_on };
                     tenure.confirm(sent);
                     return Ok(Taken::Held(tenure));
                 }

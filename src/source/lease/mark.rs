@@ -34,8 +34,7 @@ pub fn closed(mark: Mark) -> Mark {
 
 /// Whether a worker of ours wrote the row's checkpoint, or it was never written.
 pub fn is_ours(lease: &Lease) -> bool {
-    !matches!(lease.checkpoint, Checkpoint::At(_) | Checkpoint::ShardEnd)
-        || goes_on(lease)
+    !matches!(lease.checkpoint, Checkpoint::At(_) | Checkpoint::ShardEnd) || goes_on(lease)
 }
 
 /// Whether reading starts before the checkpoint: the Java connector checkpoints records that Pulsar may not have (spec W1).

@@ -234,7 +234,7 @@ async fn d2_an_epoch_does_not_end_with_an_owner_that_has_not_passed_what_may_be_
     world.change(|state| state.faults.clear());
     world.fail(Call::GetRecords, Fault::Down, usize::MAX);
     let run = world.start(once(20));
-    world.until("it is held", |state| state.held_leases() == 1).await;
+    world.until("it is held", |state| state.holder(&shard) == Some(run.id)).await;
     run.stopped().await.expect("a clean stop");
     world.change(|state| state.faults.clear());
     let run = world.start(once(20));

@@ -2,6 +2,7 @@
 //!
 //! `SEED=N` repeats one schedule and prints what happens in it; `SIM_SEEDS=N` says how many schedules are run.
 
+mod outcome;
 mod schedule;
 
 use std::{
@@ -14,7 +15,7 @@ use std::{
 
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
 
-use self::schedule::{Outcome, schedule};
+use self::{outcome::Outcome, schedule::schedule};
 use crate::{
     sim::seeds::{all, repeated, text, wanted},
     support::source::World,

@@ -8,11 +8,11 @@ use std::{
 };
 
 use pulsar_io_dynamodb::{
-    ports::Place,
+    ports::{Lease, Place, SequenceNumber, ShardId},
     source::{Settings, once::Once},
 };
 
-use super::{State, log::Actor, settings, topic::Accepted};
+use super::{State, World, log::Actor, number, settings, topic::Accepted};
 
 /// What the broker knows of the producers of the topic.
 #[derive(Debug, Default)]
@@ -36,6 +36,22 @@ impl Producers {
     /// The worker's process has ended, and its connections with it.
     pub(super) fn disconnect(&mut self, run: Actor) {
         self.connected.retain(|_, of| *of != run);
+    }
+}
+
+impl World {
+    /// From now on, as [`once`] settings ask for.
+    pub fn deduplicate(&self) {
+        self.lock().once = true;
+    }
+
+    /// Changes a shard's row behind its owner's back; told the first record. Returns the shard's records.
+    pub fn change_row(&self, shard: &ShardId, change: impl FnOnce(&mut Lease, SequenceNumber)) -> BTreeSet<u64> {
+        let mut state = self.lock();
+        let records: BTreeSet<u64> = state.shards[shard].records.iter().map(|record| record.sequence).collect();
+        let first = number(*records.first().expect("a record"));
+        change(state.rows.get_mut(shard).expect("a row"), first);
+        records
     }
 }
 

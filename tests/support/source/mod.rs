@@ -361,11 +361,6 @@ impl World {
         self.lock().faults.push((call, fault, times));
     }
 
-    /// From now on, as [`once`](dedup::once) settings ask for.
-    pub fn deduplicate(&self) {
-        self.lock().once = true;
-    }
-
     pub fn expire_iterators(&self) {
         self.lock().generation += 1;
     }
@@ -379,15 +374,6 @@ impl World {
     pub fn change(&self, change: impl FnOnce(&mut State)) {
         change(&mut self.lock());
         self.changed.notify_waiters();
-    }
-
-    /// Changes a shard's row behind its owner's back; told the first record. Returns the shard's records.
-    pub fn change_row(&self, shard: &ShardId, change: impl FnOnce(&mut Lease, SequenceNumber)) -> BTreeSet<u64> {
-        let mut state = self.lock();
-        let records: BTreeSet<u64> = state.shards[shard].records.iter().map(|record| record.sequence).collect();
-        let first = number(*records.first().expect("a record"));
-        change(state.rows.get_mut(shard).expect("a row"), first);
-        records
     }
 
     /// Waits, in virtual time.

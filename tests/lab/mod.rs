@@ -1,6 +1,7 @@
 //! Real parts: the connector's own process between Pulsar and DynamoDB Local. `./test` starts them and sets the environment;
 //! without them these tests say SKIPPED, or fail where `LAB=required`.
 
+mod authentication;
 mod broker;
 #[cfg(feature = "cloudwatch")]
 mod cloudwatch;
@@ -13,6 +14,9 @@ mod leases;
 mod memory;
 mod modes;
 mod nar;
+mod nar_threads;
+mod nar_transform;
+mod own_pulsar;
 mod poison;
 mod rebalance;
 mod schemas;

@@ -71,21 +71,25 @@ pub(super) fn explain(error: &io::Error, settings: &Settings) -> (Kind, String) 
             );
             (Kind::Unavailable, why)
         }
-        Some(rustls::Error::AlertReceived(alert)) if is_about_us(*alert) => {
-            let why = match settings.certificate() {
-                Some(ClientCertificate { certificate, .. }) => format!(
+        Some(rustls::Error::AlertReceived(alert)) => match settings.certificate() {
+            Some(ClientCertificate { certificate, .. }) if is_about_a_certificate(*alert) => {
+                let why = format!(
                     "the broker does not take the certificate in {} ({alert:?}): it has expired, or no authority that the broker trusts has signed it",
                     certificate.display()
-                ),
-                None => format!("the broker wants a certificate ({alert:?}), and there is none: configure AuthenticationTls"),
-            };
-            (Kind::Credentials, why)
-        }
+                );
+                (Kind::Credentials, why)
+            }
+            None if *alert == Alert::CertificateRequired => {
+                (Kind::Credentials, "the broker wants a certificate, and there is none: configure AuthenticationTls".into())
+            }
+            _ => (Kind::Unavailable, error.to_string()),
+        },
         _ => (Kind::Unavailable, error.to_string()),
     }
 }
 
-fn is_about_us(alert: Alert) -> bool {
+/// Of one that was shown. Brokers, which leave it to a Java callback whom they trust, say `InternalError` for one that they do not.
+fn is_about_a_certificate(alert: Alert) -> bool {
     matches!(
         alert,
         Alert::BadCertificate
@@ -95,6 +99,7 @@ fn is_about_us(alert: Alert) -> bool {
             | Alert::CertificateUnknown
             | Alert::UnknownCA
             | Alert::AccessDenied
-            | Alert::CertificateRequired
+            | Alert::HandshakeFailure
+            | Alert::InternalError
     )
 }

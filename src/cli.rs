@@ -55,6 +55,12 @@ pub struct Pulsar {
     /// A file with the token to authenticate with. The token itself may be in the variable PULSAR_TOKEN.
     #[arg(long, value_name = "FILE", env = "PULSAR_TOKEN_FILE")]
     pub token_file: Option<PathBuf>,
+    /// How to authenticate otherwise: the Java class of the plugin, such as AuthenticationBasic, AuthenticationTls or AuthenticationOAuth2.
+    #[arg(long, value_name = "CLASS", env = "PULSAR_AUTH_PLUGIN")]
+    pub auth_plugin: Option<String>,
+    /// A file with the plugin's parameters. The parameters themselves may be in the variable PULSAR_AUTH_PARAMS.
+    #[arg(long, value_name = "FILE", env = "PULSAR_AUTH_PARAMS_FILE")]
+    pub auth_params_file: Option<PathBuf>,
     /// A PEM file with certificates to trust.
     #[arg(long, value_name = "FILE", env = "PULSAR_TRUST_CERTS")]
     pub trust_certs: Option<PathBuf>,

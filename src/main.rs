@@ -1,18 +1,19 @@
 //! The process: arguments → configuration → logging, metrics → runtime → drain → exit code.
 
-use std::{collections::BTreeMap, env, process::ExitCode, sync::LazyLock};
+use std::{collections::BTreeMap, env, fs, process::ExitCode, sync::LazyLock};
 
 use clap::{CommandFactory, FromArgMatches};
 use pulsar_io_dynamodb::{
     cli::{Check, Cli, Command, ConfigSchema, Kind, Pulsar},
     config::{self, load, pulsar::Given, reference},
-    error::Result,
+    error::{Error, Kind as ErrorKind, Result},
     host::{self, bridge, check::Report, functions, standalone},
     leases, logging,
     metrics::page,
-    pulsar::client::Token,
+    pulsar::auth::Token,
     supervisor::{EXIT_FAILURE, EXIT_USAGE, exit_code},
 };
+use secrecy::SecretString;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -142,8 +143,20 @@ fn schema(wanted: &ConfigSchema) -> String {
 }
 
 fn pulsar_settings(flags: Pulsar, environment: &BTreeMap<String, String>) -> Result<pulsar_io_dynamodb::pulsar::client::Settings> {
-    let from_environment = || environment.get("PULSAR_TOKEN").map(|text| Token::Text(text.clone().into()));
-    let given =
-        Given { url: flags.pulsar_url, token: flags.token_file.map(Token::File).or_else(from_environment), trust_certs: flags.trust_certs };
+    let variable = |name: &str| environment.get(name).filter(|text| !text.is_empty()).map(|text| SecretString::from(text.clone()));
+    let auth_params = match &flags.auth_params_file {
+        Some(path) => {
+            let failed = |error| Error::new(ErrorKind::Configuration, format!("read {}", path.display()), error);
+            Some(SecretString::from(fs::read_to_string(path).map_err(failed)?))
+        }
+        None => variable("PULSAR_AUTH_PARAMS"),
+    };
+    let given = Given {
+        url: flags.pulsar_url,
+        token: flags.token_file.map(Token::File).or_else(|| variable("PULSAR_TOKEN").map(Token::Text)),
+        auth_plugin: flags.auth_plugin,
+        auth_params,
+        trust_certs: flags.trust_certs,
+    };
     config::pulsar::settings(given, flags.client_conf.as_deref())
 }

@@ -105,8 +105,11 @@ pub fn markdown() -> String {
 
     page += "\n## How to reach Pulsar\n\nNever in the file. Flags come before the environment, the environment before `client.conf`.\n\n\
              | flag | environment | `client.conf` | meaning |\n|---|---|---|---|\n\
-             | `--pulsar-url` | `PULSAR_URL` | `brokerServiceUrl` | `pulsar://host:6650` or `pulsar+ssl://host:6651`. Default: `pulsar://localhost:6650` |\n\
+             | `--pulsar-url` | `PULSAR_URL` | `brokerServiceUrl` | `pulsar://host:6650` or `pulsar+ssl://host:6651`; several hosts are separated by commas. Default: `pulsar://localhost:6650` |\n\
              | `--token-file` | `PULSAR_TOKEN_FILE`, `PULSAR_TOKEN` | `authPlugin`, `authParams` | a token, from a file or the environment, never an argument |\n\
+             | `--auth-plugin` | `PULSAR_AUTH_PLUGIN` | `authPlugin` | another authentication: `AuthenticationBasic`, `AuthenticationTls` or `AuthenticationOAuth2`, with or without its package |\n\
+             | `--auth-params-file` | `PULSAR_AUTH_PARAMS_FILE`, `PULSAR_AUTH_PARAMS` | `authParams` | its parameters, as Pulsar's tools take them ([forms](../docs/functions.md#secrets-authentication-tls)); never an argument |\n\
+             | | | `tlsCertificateFilePath`, `tlsKeyFilePath` | PEM files: the certificate that is shown to a broker that asks for one, whatever the authentication is |\n\
              | `--trust-certs` | `PULSAR_TRUST_CERTS` | `tlsTrustCertsFilePath` | PEM file of trusted certificates |\n\
              | | | `tlsAllowInsecureConnection` | `true` is refused: certificates and host names are always verified |\n\
              | `--client-conf` | `PULSAR_CLIENT_CONF` | | the file itself |\n";

@@ -20,7 +20,6 @@ use crate::{
     },
     pulsar::{
         client::{Settings as PulsarSettings, connect},
-        handshake::max_message_size,
         inbox::{SubscriptionType, TopicInbox},
         publisher::{Lanes, Options, TopicPublisher},
         schema::Registry,
@@ -63,8 +62,7 @@ pub async fn source(
     let ready = async {
         let (aws, streams, leases) = reading(&configured, &health).await?;
         let client = connect(&pulsar, &health).await?;
-        let options = Options { max_message_size: max_message_size(&pulsar, &health).await?, ..configured.publishing };
-        let publisher = TopicPublisher::open(client, configured.own_topic(), options, health.clone()).await?;
+        let publisher = TopicPublisher::open(client, configured.own_topic(), configured.publishing.clone(), health.clone()).await?;
         Ok((aws, streams, leases, publisher))
     };
     // Getting ready can wait for long, for Pulsar say, and has to stop when it is told to.
@@ -118,10 +116,7 @@ pub async fn sink(configured: Sink, pulsar: PulsarSettings, health: Health, stop
         let tables = ItemTables::new(dynamodb);
         let client = connect(&pulsar, &health).await?;
         let dead_letters = match configured.dead_letter_topic.as_deref() {
-            Some(topic) => {
-                let options = Options { max_message_size: max_message_size(&pulsar, &health).await?, ..Options::default() };
-                Some(TopicPublisher::open(client.clone(), Some(topic), options, health.clone()).await?)
-            }
+            Some(topic) => Some(TopicPublisher::open(client.clone(), Some(topic), Options::default(), health.clone()).await?),
             None => None,
         };
         Ok((tables, dead_letters.unzip(), TopicInbox::open(client, configured.subscription.clone(), health.clone()).await?))

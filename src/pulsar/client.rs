@@ -1,68 +1,99 @@
-//! The connection to Pulsar, and what its errors mean.
+//! Access to Pulsar: how to reach it, and how long to try.
 
-use std::{fs, ops::Deref, path::PathBuf, sync::Arc, time::Duration};
-
-use ::pulsar::{
-    ConnectionRetryOptions, OperationRetryOptions, Pulsar, TokioExecutor,
-    authentication::Authentication,
-    error::{AuthenticationError, ConnectionError, ConsumerError, ServiceDiscoveryError},
-    message::proto::ServerError,
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
-use secrecy::{ExposeSecret, SecretString};
+
+use ::pulsar::message::proto::ServerError;
 use tokio::time::Instant;
 
+use super::{
+    auth::{Authentication, ClientCertificate},
+    connection::{Address, Connection, DEFAULT_MAX_MESSAGE_SIZE},
+    tls,
+};
 use crate::{
     error::{Error, Kind, Result, Retry},
     metrics::health::Health,
 };
 
-/// A connected client of the library, and what connections beside it need; cheap to clone.
+/// What opens connections; cheap to clone.
 #[derive(Clone)]
-pub struct Client {
-    library: Pulsar<TokioExecutor>,
-    settings: Arc<Settings>,
+pub struct Client(Arc<Shared>);
+
+struct Shared {
+    settings: Settings,
+    max_message_size: AtomicUsize,
 }
 
 impl Client {
     pub(super) fn settings(&self) -> &Settings {
-        &self.settings
+        &self.0.settings
+    }
+
+    /// What brokers take as one message, in bytes: their `maxMessageSize`, as the one that was connected to last has told it.
+    pub fn max_message_size(&self) -> usize {
+        self.0.max_message_size.load(Ordering::Relaxed)
+    }
+
+    /// A connection to this broker.
+    pub(super) async fn open(&self, address: &Address) -> Result<Connection> {
+        // Boxed: it is large, and rare.
+        let connection = Box::pin(Connection::open(self.settings(), address)).await?;
+        self.0.max_message_size.store(connection.max_message_size, Ordering::Relaxed);
+        Ok(connection)
+    }
+
+    /// A connection to the first of the URL's hosts that can be had.
+    pub(super) async fn open_any(&self) -> Result<Connection> {
+        let mut failed = Error::new(Kind::Configuration, "connect to Pulsar", "its URL names no host");
+        for url in self.settings().hosts() {
+            match self.open(&Address { url, behind_proxy: None }).await {
+                Ok(connection) => return Ok(connection),
+                Err(error) => failed = error,
+            }
+        }
+        Err(failed)
     }
 }
 
-impl Deref for Client {
-    type Target = Pulsar<TokioExecutor>;
-
-    fn deref(&self) -> &Self::Target {
-        &self.library
-    }
-}
-
-/// How to reach Pulsar. Comes from flags, the environment or `client.conf`, never from a connector's configuration file.
+/// How to reach Pulsar. Comes from flags, the environment, `client.conf` or the functions worker, never from a connector's configuration file.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// `pulsar://host:6650` or `pulsar+ssl://host:6651`.
+    /// `pulsar://host:6650` or `pulsar+ssl://host:6651`; several hosts are separated by commas.
     pub url: String,
-    pub token: Option<Token>,
+    /// `None`: the broker is not told who we are.
+    pub authentication: Option<Authentication>,
     /// PEM file of the certificates that are trusted beside the built-in roots. A certificate and its host name are always verified.
     pub trust_certs: Option<PathBuf>,
+    /// What is shown where TLS asks for a certificate, whatever the authentication is.
+    pub client_certificate: Option<ClientCertificate>,
 }
 
-/// A token to authenticate with.
-#[derive(Debug, Clone)]
-pub enum Token {
-    Text(SecretString),
-    /// Read for each connection, so that a token that is replaced in time never expires.
-    File(PathBuf),
-}
+impl Settings {
+    /// Without authentication, and with the built-in roots alone.
+    pub fn at(url: impl Into<String>) -> Self {
+        Self { url: url.into(), authentication: None, trust_certs: None, client_certificate: None }
+    }
 
-impl Token {
-    /// The token as it is now, as bytes for the broker. Errors with the file that cannot be read, and why.
-    pub(super) fn read(&self) -> Result<Vec<u8>, String> {
-        let text = match self {
-            Self::Text(text) => text.expose_secret().to_owned(),
-            Self::File(path) => fs::read_to_string(path).map_err(|error| format!("token file {}: {error}", path.display()))?,
-        };
-        Ok(text.trim().into())
+    pub(super) fn with_tls(&self) -> bool {
+        self.url.starts_with("pulsar+ssl://")
+    }
+
+    /// The certificate that TLS connections show.
+    pub(super) fn certificate(&self) -> Option<&ClientCertificate> {
+        self.authentication.as_ref().and_then(Authentication::certificate).or(self.client_certificate.as_ref())
+    }
+
+    /// The URL of each of the hosts.
+    pub(super) fn hosts(&self) -> impl Iterator<Item = String> {
+        let (scheme, hosts) = self.url.split_once("://").unwrap_or_default();
+        hosts.trim_end_matches('/').split(',').map(str::trim).filter(|host| !host.is_empty()).map(move |host| format!("{scheme}://{host}"))
     }
 }
 
@@ -73,6 +104,8 @@ const MAX_BACKOFF: Duration = Duration::from_secs(10);
 const PATIENCE: Duration = Duration::from_secs(10);
 /// What works for a shorter time than that is no cure.
 const CURED: Duration = Duration::from_secs(30);
+/// For one try to connect.
+const LIMIT: Duration = Duration::from_secs(30);
 
 /// Connects; waits as long as it takes until a broker answers. Errors only on what waiting cannot heal.
 pub async fn connect(settings: &Settings, health: &Health) -> Result<Client> {
@@ -81,61 +114,22 @@ pub async fn connect(settings: &Settings, health: &Health) -> Result<Client> {
     if !["pulsar://", "pulsar+ssl://"].iter().any(|scheme| settings.url.starts_with(scheme)) {
         return Err(configuration("the URL has to start with pulsar:// or pulsar+ssl://".into()));
     }
-    settings.token.as_ref().map(Token::read).transpose().map_err(configuration)?;
-    let certificates = settings
-        .trust_certs
-        .as_ref()
-        .map(|path| fs::read(path).map_err(|error| configuration(format!("trusted certificates in {}: {error}", path.display()))));
-    let certificates = certificates.transpose()?;
-
+    settings.authentication.as_ref().map(Authentication::check).transpose().map_err(configuration)?;
+    if settings.with_tls() {
+        tls::connector(settings)?;
+    }
+    let client = Client(Arc::new(Shared { settings: settings.clone(), max_message_size: AtomicUsize::new(DEFAULT_MAX_MESSAGE_SIZE) }));
     let mut attempts = Attempts::new("pulsar", health.clone());
     loop {
-        let mut builder = Pulsar::builder(&settings.url, TokioExecutor)
-            // Few tries of the client's own: the loops above it know when to turn health red.
-            .with_connection_retry_options(ConnectionRetryOptions {
-                max_retries: 2,
-                max_backoff: Duration::from_secs(1),
-                connection_timeout: Duration::from_secs(5),
-                keep_alive: Duration::from_secs(30),
-                ..Default::default()
-            })
-            .with_operation_retry_options(OperationRetryOptions {
-                retry_delay: Duration::from_millis(500),
-                max_retries: Some(4),
-                ..Default::default()
-            });
-        if let Some(token) = &settings.token {
-            builder = builder.with_auth_provider(Box::new(TokenAuthentication(token.clone())));
-        }
-        if let Some(certificates) = &certificates {
-            builder = builder.with_certificate_chain(certificates.clone());
-        }
-        match attempts.watch(builder.build()).await.map_err(|error| classify(doing(), &error)) {
-            Ok(library) => {
+        let late = |_| Err(Error::new(Kind::Unavailable, doing(), format!("no answer within {} s", LIMIT.as_secs())));
+        let opened = async { tokio::time::timeout(LIMIT, client.open_any()).await.unwrap_or_else(late) };
+        match attempts.watch(opened).await {
+            Ok(_) => {
                 attempts.succeeded();
-                return Ok(Client { library, settings: Arc::new(settings.clone()) });
+                return Ok(client);
             }
             Err(error) => attempts.failed(error).await?,
         }
-    }
-}
-
-/// Gives the token to each new connection.
-struct TokenAuthentication(Token);
-
-#[async_trait::async_trait]
-impl Authentication for TokenAuthentication {
-    fn auth_method_name(&self) -> String {
-        "token".into()
-    }
-
-    async fn initialize(&mut self) -> Result<(), AuthenticationError> {
-        Ok(())
-    }
-
-    async fn auth_data(&mut self) -> Result<Vec<u8>, AuthenticationError> {
-        // A file that is being replaced is there again soon.
-        self.0.read().map_err(AuthenticationError::Retriable)
     }
 }
 
@@ -228,31 +222,7 @@ impl Attempts {
     }
 }
 
-/// The kind of a client error: what the server said, or that the way to it is down.
-pub fn classify(doing: impl Into<String>, error: &::pulsar::Error) -> Error {
-    use ::pulsar::Error as E;
-    let kind = match error {
-        E::Connection(error)
-        | E::Consumer(ConsumerError::Connection(error))
-        | E::ServiceDiscovery(ServiceDiscoveryError::Connection(error)) => connection_kind(error),
-        E::ServiceDiscovery(ServiceDiscoveryError::Query(Some(server), _)) => server_kind(*server),
-        E::Authentication(AuthenticationError::Retriable(_)) => Kind::Unavailable,
-        E::Authentication(_) => Kind::Credentials,
-        _ => Kind::Unavailable,
-    };
-    Error::new(kind, doing, error)
-}
-
-fn connection_kind(error: &ConnectionError) -> Kind {
-    match error {
-        ConnectionError::PulsarError(Some(server), _) => server_kind(*server),
-        ConnectionError::Authentication(AuthenticationError::Retriable(_)) => Kind::Unavailable,
-        ConnectionError::Authentication(_) => Kind::Credentials,
-        ConnectionError::DnsName(_) | ConnectionError::SocketAddr(_) => Kind::NotFound,
-        _ => Kind::Unavailable,
-    }
-}
-
+/// What an error of the broker's means.
 pub(super) fn server_kind(server: ServerError) -> Kind {
     use ServerError as S;
     match server {
@@ -271,30 +241,38 @@ pub(super) fn server_kind(server: ServerError) -> Kind {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn settings(url: &str) -> Settings {
-        Settings { url: url.into(), token: None, trust_certs: None }
-    }
+    use crate::pulsar::auth::Token;
 
     #[tokio::test]
     async fn what_is_no_pulsar_url_is_a_configuration_error() {
-        let error = connect(&settings("http://localhost:8080"), &Health::default()).await.err().expect("refused");
+        let error = connect(&Settings::at("http://localhost:8080"), &Health::default()).await.err().expect("refused");
         assert_eq!(error.kind(), Kind::Configuration);
         assert!(error.to_string().contains("pulsar+ssl://"), "{error}");
     }
 
     #[tokio::test]
-    async fn an_unreadable_token_file_is_named() {
-        let missing = Settings { token: Some(Token::File("no/such/token".into())), ..settings("pulsar://127.0.0.1:1") };
-        let error = connect(&missing, &Health::default()).await.err().expect("refused");
-        assert_eq!(error.kind(), Kind::Configuration);
-        assert!(error.to_string().contains("no/such/token"), "{error}");
+    async fn a_file_that_cannot_be_used_is_named_before_anything_is_tried() {
+        let plain = || Settings::at("pulsar://127.0.0.1:1");
+        let tls = || Settings::at("pulsar+ssl://127.0.0.1:1");
+        let pair = || ClientCertificate { certificate: "no/such/file".into(), key: "no/key".into() };
+        for settings in [
+            Settings { authentication: Some(Authentication::Token(Token::File("no/such/file".into()))), ..plain() },
+            Settings { authentication: Some(Authentication::Certificate(pair())), ..tls() },
+            Settings { client_certificate: Some(pair()), ..tls() },
+            Settings { trust_certs: Some("no/such/file".into()), ..tls() },
+        ] {
+            let error = connect(&settings, &Health::default()).await.err().expect("refused");
+            assert_eq!(error.kind(), Kind::Configuration);
+            assert!(error.to_string().contains("no/such/file"), "{error}");
+        }
     }
 
     #[test]
-    fn a_token_is_not_in_debug_output() {
-        let secret = Settings { token: Some(Token::Text("hush".to_string().into())), ..settings("pulsar://localhost") };
-        assert!(!format!("{secret:?}").contains("hush"));
+    fn each_host_of_a_url_has_one_of_its_own() {
+        let hosts = |url: &str| Settings::at(url).hosts().collect::<Vec<_>>();
+        assert_eq!(hosts("pulsar+ssl://a:1,b/"), ["pulsar+ssl://a:1", "pulsar+ssl://b"]);
+        assert_eq!(hosts("pulsar://[::1]:6650"), ["pulsar://[::1]:6650"]);
+        assert!(hosts("pulsar://").is_empty());
     }
 
     #[tokio::test(start_paused = true)]
@@ -364,16 +342,5 @@ mod tests {
             attempts.failed(Error::new(Kind::Unavailable, "connect", "refused")).await.expect("tried again");
         }
         assert!(health.reasons()["pulsar"].contains("refused"), "before the next try");
-    }
-
-    #[tokio::test]
-    async fn a_token_that_is_replaced_is_used_for_the_next_connection() {
-        let path = std::env::temp_dir().join(format!("token-{}", std::process::id()));
-        let mut authentication = TokenAuthentication(Token::File(path.clone()));
-        for token in ["first", "second"] {
-            fs::write(&path, format!("{token}\n")).expect("written");
-            assert_eq!(authentication.auth_data().await.expect("readable"), token.as_bytes());
-        }
-        fs::remove_file(path).expect("removed");
     }
 }

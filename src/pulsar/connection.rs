@@ -1,25 +1,28 @@
-//! A connection to a broker of our own, for what the client library does not do: tell how large a message may be, ask for a schema without a consumer,
-//! send a batch that was encoded once (`docs/decisions/019`), and tell a consumer whose turn it is (`docs/decisions/026`).
+//! A connection to a broker. Of the client library only the codec and the commands are used: it does not tell how large a message may be, asks for a
+//! schema through a consumer alone, encodes each batch anew (`docs/decisions/019`), does not say whose turn it is (`docs/decisions/026`), and has no
+//! client certificates (`docs/decisions/030`).
 
-use std::{io, sync::Arc, time::Duration};
+use std::{fmt, io, time::Duration};
 
 use ::pulsar::message::{
     Message,
-    proto::{AuthData, BaseCommand, CommandAuthResponse, CommandConnect, CommandPing, CommandPong, FeatureFlags, base_command::Type},
+    proto::{
+        AuthData, BaseCommand, CommandAuthResponse, CommandConnect, CommandPing, CommandPong, FeatureFlags, ServerError, base_command::Type,
+    },
 };
 use bytes::Buf;
 use futures_util::{SinkExt, StreamExt};
-use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
+use rustls::pki_types::ServerName;
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
 };
-use tokio_rustls::TlsConnector;
-use tokio_util::codec::Framed;
+use tokio_util::{codec::Framed, task::AbortOnDropHandle};
 
 use super::{
-    client::{Settings, Token, server_kind},
+    client::{Settings, server_kind},
     frames::Frames,
+    tls,
 };
 use crate::error::{Error, Kind, Result};
 
@@ -28,6 +31,8 @@ const CLIENT_VERSION: &str = concat!("pulsar-io-dynamodb-", env!("CARGO_PKG_VERS
 const PROTOCOL_VERSION: i32 = 12;
 /// After so long without a word from an idle broker it is asked whether it is there; after as long again it is not.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
+/// Pulsar's default `maxMessageSize`, which brokers that are older than the setting have.
+pub const DEFAULT_MAX_MESSAGE_SIZE: usize = 5 * 1024 * 1024;
 
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
@@ -36,7 +41,7 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 /// Where a broker is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Address {
-    /// `pulsar://host:port` or `pulsar+ssl://host:port`, of the broker or of a Pulsar proxy. Of several hosts the first one counts.
+    /// `pulsar://host:port` or `pulsar+ssl://host:port`, of the broker or of a Pulsar proxy. One host: [`Settings::hosts`] has a URL's others.
     pub url: String,
     /// What a proxy is told: the broker's `host:port` or URL.
     pub behind_proxy: Option<String>,
@@ -47,8 +52,14 @@ pub(super) struct Connection {
     frames: Framed<Box<dyn Stream>, Frames>,
     settings: Settings,
     broker: String,
-    /// `None`: a broker older than the setting.
-    pub max_message_size: Option<usize>,
+    /// What the broker takes as one message, in bytes.
+    pub max_message_size: usize,
+    /// What the broker was shown last.
+    shown: Option<Vec<u8>>,
+    /// It asks who we are once more, and this is being found out: it may take a while, and messages come meanwhile.
+    asking: Option<AbortOnDropHandle<Result<Vec<u8>>>>,
+    /// What it is to be shown, until that is sent.
+    to_show: Option<Vec<u8>>,
     /// Whether anything came since the last pulse.
     heard: bool,
     /// Whether the broker was asked then if it is there.
@@ -56,12 +67,13 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// Connects and authenticates. Takes as long as the network does: the caller has a limit.
+    /// Connects and authenticates. Takes as long as the network and an identity provider do: the caller has a limit.
     pub async fn open(settings: &Settings, address: &Address) -> Result<Self> {
         let broker = address.url.clone();
-        let down = |error: io::Error| Error::new(Kind::Unavailable, format!("connect to Pulsar at {broker}"), error);
+        let failed = |kind: Kind, why: String| Error::new(kind, format!("connect to Pulsar at {broker}"), why);
+        let down = |error: io::Error| failed(Kind::Unavailable, error.to_string());
         let (scheme, host_and_port) = address.url.split_once("://").unwrap_or_default();
-        let host_and_port = host_and_port.split([',', '/']).next().unwrap_or_default();
+        let host_and_port = host_and_port.split('/').next().unwrap_or_default();
         let tls = scheme == "pulsar+ssl";
         let has_port = host_and_port.rsplit_once(':').is_some_and(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()));
         let host_and_port = if has_port { host_and_port.to_owned() } else { format!("{host_and_port}:{}", if tls { 6651 } else { 6650 }) };
@@ -70,23 +82,39 @@ impl Connection {
         let stream: Box<dyn Stream> = if tls {
             let host = host_and_port.rsplit_once(':').map_or(&*host_and_port, |(host, _)| host).trim_matches(['[', ']']);
             let name = ServerName::try_from(host.to_owned()).map_err(|error| down(io::Error::other(error)))?;
-            Box::new(tls_connector(settings)?.connect(name, stream).await.map_err(down)?)
+            let explained = |error: io::Error| {
+                let (kind, why) = tls::explain(&error, settings);
+                failed(kind, why)
+            };
+            Box::new(tls::connector(settings)?.connect(name, stream).await.map_err(explained)?)
         } else {
             Box::new(stream)
         };
-        let frames = Framed::new(stream, Frames);
-        let mut connection = Self { frames, settings: settings.clone(), broker, max_message_size: None, heard: false, asked: false };
+        let mut connection = Self {
+            frames: Framed::new(stream, Frames),
+            settings: settings.clone(),
+            broker,
+            max_message_size: DEFAULT_MAX_MESSAGE_SIZE,
+            shown: None,
+            asking: None,
+            to_show: None,
+            heard: false,
+            asked: false,
+        };
         connection.shake_hands(address).await?;
         Ok(connection)
     }
 
     async fn shake_hands(&mut self, address: &Address) -> Result<()> {
-        let token = self.token()?;
+        let authentication = self.settings.authentication.clone();
+        if let Some(authentication) = &authentication {
+            self.shown = Some(authentication.data().await?);
+        }
         let connect = CommandConnect {
             client_version: CLIENT_VERSION.into(),
             protocol_version: Some(PROTOCOL_VERSION),
-            auth_method_name: token.is_some().then(|| "token".into()),
-            auth_data: token,
+            auth_method_name: authentication.as_ref().map(|authentication| authentication.method().into()),
+            auth_data: self.shown.clone(),
             proxy_to_broker_url: address.behind_proxy.clone(),
             feature_flags: Some(FeatureFlags { supports_auth_refresh: Some(true), ..Default::default() }),
             ..Default::default()
@@ -96,12 +124,28 @@ impl Connection {
         match (answer.connected, answer.error) {
             (Some(connected), _) => {
                 // 0: a broker older than the setting, as well.
-                self.max_message_size = connected.max_message_size.and_then(|size| usize::try_from(size).ok()).filter(|size| *size > 0);
+                let size = connected.max_message_size.and_then(|size| usize::try_from(size).ok()).filter(|size| *size > 0);
+                self.max_message_size = size.unwrap_or(DEFAULT_MAX_MESSAGE_SIZE);
                 Ok(())
+            }
+            (None, Some(refused)) if refused.error() == ServerError::AuthenticationError => {
+                let Some(authentication) = authentication else {
+                    let why = format!("{}: it wants to know who we are, and no authentication is configured", refused.message);
+                    return Err(self.failed(Kind::Credentials, why));
+                };
+                authentication.not_again(self.shown.as_deref().unwrap_or_default()).await;
+                let method = authentication.method();
+                let why = format!("{}: it does not take {authentication} (authentication method {method})", refused.message);
+                Err(self.failed(Kind::Credentials, why))
             }
             (None, Some(refused)) => Err(self.failed(server_kind(refused.error()), refused.message)),
             (None, None) => Err(self.failed(Kind::Unavailable, "it answers with something else")),
         }
+    }
+
+    /// Of the broker, or of the proxy before it.
+    pub fn url(&self) -> &str {
+        &self.broker
     }
 
     pub async fn send(&mut self, command: BaseCommand) -> Result<()> {
@@ -128,9 +172,28 @@ impl Connection {
     /// As `receive`, with what a command carries.
     pub async fn next(&mut self) -> Result<Message> {
         loop {
-            let message = match self.frames.next().await {
+            if let Some(data) = self.to_show.clone() {
+                self.answer_challenge(data).await?;
+                self.shown = self.to_show.take();
+            }
+            let frame = match &mut self.asking {
+                None => self.frames.next().await,
+                Some(asking) => tokio::select! {
+                    biased;
+                    found = asking => {
+                        self.asking = None;
+                        self.to_show = Some(found.map_err(|error| self.failed(Kind::Fatal, error))??);
+                        continue;
+                    }
+                    frame = self.frames.next() => frame,
+                },
+            };
+            let message = match frame {
                 Some(Ok(message)) => message,
-                Some(Err(error)) => return Err(self.failed(Kind::Unavailable, error)),
+                Some(Err(error)) => {
+                    let (kind, why) = tls::explain(&error, &self.settings);
+                    return Err(self.failed(kind, why));
+                }
                 None => return Err(self.failed(Kind::Unavailable, "it closed the connection")),
             };
             self.heard = true;
@@ -138,17 +201,35 @@ impl Connection {
             if command.ping.is_some() {
                 self.send(BaseCommand { r#type: Type::Pong.into(), pong: Some(CommandPong {}), ..Default::default() }).await?;
             } else if command.auth_challenge.is_some() {
-                let response = AuthData { auth_method_name: Some("token".into()), auth_data: self.token()? };
-                let response = CommandAuthResponse {
-                    client_version: Some(CLIENT_VERSION.into()),
-                    response: Some(response),
-                    protocol_version: Some(PROTOCOL_VERSION),
-                };
-                self.send(BaseCommand { r#type: Type::AuthResponse.into(), auth_response: Some(response), ..Default::default() }).await?;
+                self.find_out_who_we_are()?;
             } else if command.pong.is_none() {
                 return Ok(message);
             }
         }
+    }
+
+    /// What was shown has come to its end, or soon does. In a task of its own: `next` may be dropped at any time, and is called again.
+    fn find_out_who_we_are(&mut self) -> Result<()> {
+        let Some(authentication) = self.settings.authentication.clone() else {
+            return Err(self.failed(Kind::Credentials, "it wants to know who we are, and no authentication is configured"));
+        };
+        let shown = self.shown.clone().unwrap_or_default();
+        let finding = async move {
+            authentication.not_again(&shown).await;
+            authentication.data().await
+        };
+        self.asking.get_or_insert_with(|| AbortOnDropHandle::new(tokio::spawn(finding)));
+        Ok(())
+    }
+
+    async fn answer_challenge(&mut self, data: Vec<u8>) -> Result<()> {
+        let method = self.settings.authentication.as_ref().map(|authentication| authentication.method().to_owned());
+        let response = CommandAuthResponse {
+            client_version: Some(CLIENT_VERSION.into()),
+            response: Some(AuthData { auth_method_name: method, auth_data: Some(data) }),
+            protocol_version: Some(PROTOCOL_VERSION),
+        };
+        self.send(BaseCommand { r#type: Type::AuthResponse.into(), auth_response: Some(response), ..Default::default() }).await
     }
 
     /// Waits while there is nothing to do, and sees to it that both sides know that the other is there. Returns what ends that: a command, or the
@@ -179,30 +260,9 @@ impl Connection {
         Ok(())
     }
 
-    fn token(&self) -> Result<Option<Vec<u8>>> {
-        let token = self.settings.token.as_ref().map(Token::read);
-        token.transpose().map_err(|error| self.failed(Kind::Credentials, error))
-    }
-
-    fn failed(&self, kind: Kind, why: impl std::fmt::Display) -> Error {
+    fn failed(&self, kind: Kind, why: impl fmt::Display) -> Error {
         Error::new(kind, format!("talk to Pulsar at {}", self.broker), why)
     }
-}
-
-/// Trusts what the client library trusts.
-fn tls_connector(settings: &Settings) -> Result<TlsConnector> {
-    let wrong = |why: &dyn std::fmt::Display| Error::new(Kind::Configuration, format!("connect to Pulsar at {}", settings.url), why);
-    let mut roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-    if let Some(path) = &settings.trust_certs {
-        let named = |error: &dyn std::fmt::Display| wrong(&format_args!("trusted certificates in {}: {error}", path.display()));
-        for certificate in CertificateDer::pem_file_iter(path).map_err(|error| named(&error))? {
-            roots.add(certificate.map_err(|error| named(&error))?).map_err(|error| named(&error))?;
-        }
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    let config = builder.map_err(|error| wrong(&error))?.with_root_certificates(roots).with_no_client_auth();
-    Ok(TlsConnector::from(Arc::new(config)))
 }
 
 #[cfg(test)]
@@ -214,6 +274,7 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
+    use crate::pulsar::auth::{Authentication, Token};
 
     type Broker = Framed<TcpStream, Codec>;
 
@@ -229,7 +290,7 @@ mod tests {
     async fn connected(token: Option<Token>) -> (Connection, Broker, CommandConnect) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("pulsar://{}", listener.local_addr().expect("bound"));
-        let settings = Settings { url: url.clone(), token, trust_certs: None };
+        let settings = Settings { authentication: token.map(Authentication::Token), ..Settings::at(url.clone()) };
         let address = Address { url, behind_proxy: Some("behind:6650".into()) };
         let serve = async {
             let mut broker = Framed::new(listener.accept().await.expect("a client").0, Codec);

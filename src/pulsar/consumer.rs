@@ -22,9 +22,10 @@ use tokio::{
 };
 
 use super::{
-    client::{Client, classify, server_kind},
-    connection::{Address, Connection},
+    client::{Client, server_kind},
+    connection::Connection,
     inbox::{InitialPosition, Subscription, SubscriptionType},
+    lookup,
     permits::Permits,
     turn::{Action, Turn},
     unpack,
@@ -146,9 +147,7 @@ impl Consumer {
     pub async fn open(client: &Client, subscription: Arc<Subscription>, topic: Arc<str>, health: Health) -> Result<Self> {
         let doing = doing(&topic, &subscription.name);
         let open = async {
-            let found = client.lookup_topic(&*topic).await.map_err(|error| classify(doing.clone(), &error))?;
-            let address = Address { url: found.url.to_string(), behind_proxy: found.proxy.then_some(found.broker_url) };
-            let connection = Connection::open(client.settings(), &address).await?;
+            let connection = client.open(&lookup::broker_of(client, &topic).await?).await?;
             let turn = if subscription.kind == SubscriptionType::Failover { Turn::waiting() } else { Turn::always() };
             let permits = Permits::new(subscription.receiver_queue);
             let desk = Arc::<Desk>::default();

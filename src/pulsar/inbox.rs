@@ -16,9 +16,9 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     chunks::{Chunks, Received},
-    client::{Attempts, Client, classify},
+    client::{Attempts, Client},
     consumer::{Consumer, Desk},
-    partitions,
+    lookup, partitions,
     unpack::unpack,
 };
 use crate::{
@@ -113,13 +113,13 @@ impl TopicInbox {
         let mut looking = JoinSet::new();
         for topic in &subscription.topics {
             let found = loop {
-                match attempts.watch(client.lookup_partitioned_topic(topic)).await {
+                match attempts.watch(lookup::partitions(&client, topic)).await {
                     Ok(found) => break found,
-                    Err(error) => attempts.failed(classify(format!("look up topic {topic}"), &error)).await?,
+                    Err(error) => attempts.failed(error).await?,
                 }
             };
             looking.spawn(look(client.clone(), topic.clone(), found.len(), subscription.look_every, sender.clone()));
-            partitions.extend(found.into_iter().map(|(partition, _)| partition));
+            partitions.extend(found);
         }
         attempts.succeeded();
         let share = subscription.receiver_queue / u32::try_from(partitions.len()).unwrap_or(u32::MAX).max(1);

@@ -1,17 +1,20 @@
-//! The only users of the Pulsar client: connection, publisher, inbox, schemas.
+//! The only users of the Pulsar client library: connection, publisher, inbox, schemas.
 
+pub mod auth;
 mod chunks;
 pub mod client;
 mod connection;
 mod consumer;
 mod frames;
-pub mod handshake;
 pub mod inbox;
+mod lookup;
 pub mod message_id;
+pub mod oauth2;
 pub mod partitions;
 mod permits;
 pub mod publisher;
 pub mod schema;
+mod tls;
 mod turn;
 mod unpack;
 

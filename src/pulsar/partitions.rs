@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::client::Client;
+use super::{client::Client, lookup};
 
 /// How often a topic is asked for its partitions: as the Java client does by default (`autoUpdatePartitionsInterval`).
 pub const LOOK_EVERY: Duration = Duration::from_secs(60);
@@ -12,16 +12,9 @@ pub const LOOK_EVERY: Duration = Duration::from_secs(60);
 pub async fn added(client: &Client, topic: &str, known: usize, every: Duration) -> Vec<String> {
     loop {
         tokio::time::sleep(every).await;
-        let more = async {
-            let number = client.lookup_partitioned_topic_number(topic).await?;
-            if usize::try_from(number).unwrap_or(usize::MAX) <= known {
-                return Ok(Vec::new());
-            }
-            client.lookup_partitioned_topic(topic).await
-        };
-        match more.await {
+        match lookup::partitions(client, topic).await {
             Ok(found) if found.len() > known => {
-                let names: Vec<String> = found.into_iter().skip(known).map(|(name, _)| name).collect();
+                let names: Vec<String> = found.into_iter().skip(known).collect();
                 tracing::info!(topic, partitions = known + names.len(), "the topic has more partitions");
                 return names;
             }

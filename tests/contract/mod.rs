@@ -1,5 +1,6 @@
 //! The edges against the services they talk to, or stand-ins that answer as they do.
 
+mod authentication;
 mod bridge;
 mod cli;
 #[cfg(feature = "cloudwatch")]

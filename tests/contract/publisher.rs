@@ -12,15 +12,14 @@ use std::{
 };
 
 use futures_util::StreamExt;
-use pulsar::{Consumer, ConsumerOptions, TokioExecutor, consumer::InitialPosition};
+use pulsar::{Consumer, ConsumerOptions, Pulsar, TokioExecutor, consumer::InitialPosition};
 use pulsar_io_dynamodb::{
     error::Kind,
     metrics::health::Health,
     ports::{OutboundMessage, Publisher, Refusal, WhileHeld},
     pulsar::{
-        client::{Client, Settings},
-        handshake::max_message_size,
-        publisher::{Batching, Compression, Lanes, Options, TopicPublisher},
+        client::Client,
+        publisher::{Batching, Compression, DEFAULT_MAX_MESSAGE_SIZE, Lanes, Options, TopicPublisher},
     },
 };
 use tokio::{
@@ -91,9 +90,8 @@ async fn l2_what_waits_in_the_publisher_while_its_lease_runs_out_is_not_sent() {
 #[tokio::test(flavor = "multi_thread")]
 async fn w9_a_message_of_the_brokers_own_limit_is_stored_and_a_larger_one_comes_back() {
     let Some((client, topic, _guard)) = broker("large").await else { return };
-    let settings = Settings { url: env::var("PULSAR_URL").expect("a broker"), token: None, trust_certs: None };
-    let limit = max_message_size(&settings, &Health::default()).await.expect("the broker tells it");
-    assert_eq!(limit, Options::default().max_message_size, "Pulsar's default");
+    let limit = client.max_message_size();
+    assert_eq!(limit, DEFAULT_MAX_MESSAGE_SIZE, "Pulsar's default");
     let (publisher, lanes) = open(&client, &topic, &Health::default()).await;
     let fits = (0..200).map(|less| large("key", limit - less)).find(|message| {
         let properties = message.properties.iter().map(|(name, value)| name.len() + value.len() + 12).sum::<usize>();
@@ -258,7 +256,8 @@ async fn what_is_compressed_is_read_by_pulsars_java_client() {
         }
     }
     // That it was compressed at all, as the entries say.
-    let consumer = client.consumer().with_topic(&topic).with_subscription("metadata");
+    let library = Pulsar::builder(env::var("PULSAR_URL").expect("a broker"), TokioExecutor).build().await.expect("the broker answers");
+    let consumer = library.consumer().with_topic(&topic).with_subscription("metadata");
     let options = ConsumerOptions::default().with_initial_position(InitialPosition::Earliest);
     let mut consumer: Consumer<Vec<u8>, TokioExecutor> = consumer.with_options(options).build().await.expect("subscribed");
     let mut seen = BTreeMap::new();

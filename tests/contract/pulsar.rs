@@ -27,7 +27,7 @@ pub async fn broker(test: &str) -> Option<(Client, String, RwLockReadGuard<'stat
         return None;
     };
     let guard = BROKER.read().await;
-    let settings = Settings { url, token: None, trust_certs: None };
+    let settings = Settings::at(url);
     let client = connect(&settings, &Health::default()).await.expect("the broker answers");
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_nanos();
     Some((client, format!("persistent://public/default/{test}-{now}"), guard))

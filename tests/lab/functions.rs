@@ -2,7 +2,7 @@
 
 use std::{
     env, fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Stdio,
     time::{Duration, Instant},
 };
@@ -39,12 +39,17 @@ pub struct Functions<'l> {
 impl<'l> Functions<'l> {
     pub async fn new(lab: &'l Lab) -> Self {
         let variable = |name: &str| env::var(name).unwrap_or_else(|_| panic!("{name} is not set: scripts/parts run --functions"));
-        let address = variable("PULSAR_HTTP_URL").trim_start_matches("http://").to_owned();
+        Self::of(lab, &variable("PULSAR_HTTP_URL"), variable("PARTS_DIR").as_ref()).await
+    }
+
+    /// Those of the Pulsar with this URL and its data in this folder.
+    pub async fn of(lab: &'l Lab, http_url: &str, folder: &Path) -> Self {
+        let home = env::var("PULSAR_HOME").expect("scripts/parts run --functions sets it");
         // Files there may be named by URL.
-        let program = PathBuf::from(variable("PARTS_DIR")).join("functions").join(format!("pulsar-io-dynamodb-{}", lab.unique));
+        let program = folder.join("functions").join(format!("pulsar-io-dynamodb-{}", lab.unique));
         let stripped = Command::new("strip").arg("-o").arg(&program).arg(env!("CARGO_BIN_EXE_pulsar-io-dynamodb")).status().await;
         assert!(stripped.expect("strip runs").success());
-        Self { lab, home: variable("PULSAR_HOME").into(), address, program }
+        Self { lab, home: home.into(), address: http_url.trim_start_matches("http://").to_owned(), program }
     }
 
     /// Runs `pulsar-admin`, and fails as it does.

@@ -27,7 +27,7 @@ async fn s47_m1_memory_is_bounded_with_messages_of_five_megabytes() {
     let Some(lab) = lab("memory").await else { return };
     let table = Table::create(&lab, "small", None).await;
     let topic = format!("persistent://public/default/{}", table.name);
-    let settings = Settings { url: lab.pulsar_url.clone(), token: None, trust_certs: None };
+    let settings = Settings::at(lab.pulsar_url.clone());
     let client = connect(&settings, &Health::default()).await.expect("Pulsar answers");
     let (publisher, lanes) = TopicPublisher::open(client, Some(&topic), Options::default(), Health::default()).await.expect("a publisher");
     for number in 0..MESSAGES {

@@ -1,6 +1,7 @@
 //! Real parts: the connector's own process between Pulsar and DynamoDB Local. `./test` starts them and sets the environment;
 //! without them these tests say SKIPPED, or fail where `LAB=required`.
 
+mod authentication;
 mod broker;
 mod chunks;
 #[cfg(feature = "cloudwatch")]
@@ -14,7 +15,9 @@ mod leases;
 mod memory;
 mod modes;
 mod nar;
+mod nar_threads;
 mod once;
+mod own_pulsar;
 mod poison;
 mod rebalance;
 mod schemas;

@@ -21,7 +21,7 @@ use super::{
 
 /// Publishes payloads, each with its properties, in this order.
 async fn publish(lab: &Lab, topic: &str, messages: &[(&str, &[(&str, &str)])]) {
-    let settings = Settings { url: lab.pulsar_url.clone(), token: None, trust_certs: None };
+    let settings = Settings::at(lab.pulsar_url.clone());
     let client = connect(&settings, &Health::default()).await.expect("Pulsar answers");
     let (publisher, lanes) = TopicPublisher::open(client, Some(topic), Options::default(), Health::default()).await.expect("a publisher");
     for (payload, properties) in messages {

@@ -45,7 +45,7 @@ fn line(id: u32) -> String {
     fs::read_to_string(format!("/proc/{id}/cmdline")).unwrap_or_default()
 }
 
-/// The instances of a connector, in any order.
+/// The instances below virtual machines whose command lines have this text, in any order.
 pub fn instances(name: &str) -> Vec<Instance> {
     let parent = |id: u32| -> Option<u32> {
         let stat = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
@@ -59,7 +59,7 @@ pub async fn signal(signal: &str, id: u32) {
     assert!(Command::new("kill").args([signal, &id.to_string()]).status().await.expect("kill runs").success());
 }
 
-async fn gone(what: &str, id: u32) {
+pub async fn gone(what: &str, id: u32) {
     eventually(what, PATIENCE, async || (!Path::new(&format!("/proc/{id}")).exists()).then_some(())).await;
 }
 
@@ -68,14 +68,14 @@ pub async fn ended(name: &str) {
 }
 
 /// Waits until the log of the first instance has all these texts.
-async fn logged(functions: &Functions<'_>, name: &str, texts: &[&str]) {
+pub async fn logged(functions: &Functions<'_>, name: &str, texts: &[&str]) {
     let log = functions.program.with_file_name("public").join("default").join(name).join(format!("{name}-0.log"));
     let told = async || texts.iter().all(|text| fs::read_to_string(&log).is_ok_and(|log| log.contains(text))).then_some(());
     eventually(&format!("{texts:?} in {}", log.display()), PATIENCE, told).await;
 }
 
 /// Waits until the copy has so many items, and compares.
-async fn same(orders: &Table, copy: &Table, items: usize) {
+pub async fn same(orders: &Table, copy: &Table, items: usize) {
     let original = orders.items().await;
     eventually("the copy", PATIENCE, async || (copy.items().await.len() == items).then_some(())).await;
     table::assert_equal(&original, &copy.items().await);
@@ -88,7 +88,7 @@ async fn assert_released(lab: &Lab) {
     assert!(!rows.is_empty() && rows.iter().all(|row| !row.contains_key("leaseOwner")), "released: {rows:?}");
 }
 
-async fn put(orders: &Table, numbers: Range<usize>) {
+pub async fn put(orders: &Table, numbers: Range<usize>) {
     for number in numbers {
         orders.put(item(number)).await;
     }
@@ -199,7 +199,15 @@ async fn d1_z1_built_in_types_the_rest_interface_and_two_instances() {
     // What the first one had written a moment before may have come again.
     functions.status_of("sinks", &sink, |status| sum(status, "numWrittenToSink") >= 5 && status["numRunning"] == 1).await;
 
-    for (kind, name) in [("sources", &source), ("sinks", &sink)] {
+    // The built-in type from the start, by its command.
+    let (by_command, other) = (name("by-command"), Table::create(&lab, "other", None).await);
+    let config = functions.config(json!({"tableName": other.name, "awsSecretKey": "local"}));
+    let create = ["sinks", "create", "--sink-type", "dynamodb", "--name", &by_command, "--inputs", &topic, "--subs-position", "Earliest"];
+    functions.admin(&[&create[..], &["--sink-config", &config]].concat()).await;
+    same(&orders, &other, 15).await;
+    logged(&functions, &by_command, &[r#"builtin: "dynamodb""#]).await;
+
+    for (kind, name) in [("sources", &source), ("sinks", &sink), ("sinks", &by_command)] {
         let path = format!("/admin/v3/{kind}/public/default/{name}");
         functions.request("DELETE", &path, "application/json", &[]).await.expect("it may go");
         ended(name).await;

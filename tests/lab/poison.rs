@@ -39,7 +39,7 @@ fn item(number: usize, bytes: usize) -> Item {
 async fn limited(lab: &Lab, topic: &str) {
     admin("PUT", topic, "", "").await;
     admin("POST", topic, "/maxMessageSize", &LIMIT.to_string()).await;
-    let settings = Settings { url: lab.pulsar_url.clone(), token: None, trust_certs: None };
+    let settings = Settings::at(lab.pulsar_url.clone());
     let client = connect(&settings, &Health::default()).await.expect("Pulsar answers");
     let (publisher, lanes) = TopicPublisher::open(client, Some(topic), Options::default(), Health::default()).await.expect("a publisher");
     eventually("the limit holds", Duration::from_secs(30), async || {

@@ -32,7 +32,7 @@ const PLAIN: &str = "  maxBatchSize: 1\n  maxInFlightRequests: 1\n  coalesce: fa
 
 /// Publishes numbered messages of random items, with the item as key, and says after each hundred of a publisher's how far it is. Returns the last number of each.
 async fn publish(lab: &Lab, topic: &str, seed: u64, mut reached: impl AsyncFnMut(u64)) -> BTreeMap<u64, u64> {
-    let settings = Settings { url: lab.pulsar_url.clone(), token: None, trust_certs: None };
+    let settings = Settings::at(lab.pulsar_url.clone());
     let client = connect(&settings, &Health::default()).await.expect("Pulsar answers");
     // A batch goes to one consumer of a Key_Shared subscription, whatever keys are in it.
     let options = Options { batching: None, ..Options::default() };

@@ -78,7 +78,7 @@ impl Model {
 
 /// Publishes until it is told to stop.
 async fn publish(lab: &Lab, topic: &str, seed: u64, stop: CancellationToken) -> Model {
-    let settings = Settings { url: lab.pulsar_url.clone(), token: None, trust_certs: None };
+    let settings = Settings::at(&lab.pulsar_url);
     let client = connect(&settings, &Health::default()).await.expect("Pulsar answers");
     let (publisher, lanes) = TopicPublisher::open(client, Some(topic), Options::default(), Health::default()).await.expect("a publisher");
     let (mut random, mut model) = (Random::new(seed), Model::default());

@@ -34,6 +34,16 @@ pub fn pulsar_program(test: &str, name: &str) -> Option<Command> {
     Some(java(classes, &libraries, name))
 }
 
+/// The transform functions of `tests/java/transform/`, as the archive that Pulsar takes. Only where Pulsar's classes are.
+pub fn transform_functions() -> PathBuf {
+    let libraries = format!("{}/*", env::var("PULSAR_LIB").expect("scripts/parts sets it"));
+    let classes = compile_to("java-transform-classes", "tests/java/transform", Vec::new(), &libraries);
+    let archive = classes.with_extension("jar");
+    let made = Command::new(tool("jar")).arg("--create").arg("--file").arg(&archive).arg("-C").arg(&classes).arg(".").status();
+    assert!(made.expect("jar starts").success());
+    archive
+}
+
 /// The smallest heap and fewest threads that do: several of these share a small machine with the other parts.
 fn java(classes: &Path, libraries: &str, name: &str) -> Command {
     let mut command = Command::new(tool("java"));

@@ -1,9 +1,12 @@
 //! Fakes, scripted by name; and the Java connector's own classes.
 
 pub mod aws;
+pub mod broker;
+pub mod certificates;
 #[cfg(feature = "cloudwatch")]
 pub mod cloudwatch;
 pub mod grpc;
+pub mod issuer;
 pub mod java;
 pub mod sink;
 pub mod source;

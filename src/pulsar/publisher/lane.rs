@@ -17,7 +17,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::{Batching, Options, entry::Entry, producer::Producer, stopped};
+use super::{Batching, Options, entry::Entry, producer::Producer, stopped, too_large};
 use crate::{
     error::{Error, Kind, Result},
     ports::{OutboundMessage, Receipt, Refusal},
@@ -50,14 +50,14 @@ pub(super) fn new(
     options: &Options,
     attempts: Attempts,
 ) -> (LaneFront, impl Future<Output = ()> + Send + use<>) {
-    let bound = Bound::of(options);
+    let bound = Bound::of(options, client.max_message_size());
     // What is not queued is in the batch.
     let (queue, queued) = mpsc::channel(options.max_pending.saturating_sub(bound.messages).max(1));
     let ended = Arc::<OnceLock<Error>>::default();
     let front = LaneFront { topic: topic.as_str().into(), queue, ended: ended.clone() };
     let wire = Wire { client, topic, options: options.clone(), producer: None };
     let delay = options.batching.map_or(Duration::ZERO, |batching| batching.max_delay);
-    let lane = Lane { wire, bound, delay, attempts, ended };
+    let lane = Lane { wire, delay, attempts, ended };
     (front, lane.run(queued))
 }
 
@@ -83,10 +83,10 @@ struct Bound {
 }
 
 impl Bound {
-    fn of(options: &Options) -> Self {
+    fn of(options: &Options, max_message_size: usize) -> Self {
         let Batching { max_messages: messages, max_bytes: bytes, .. } =
             options.batching.unwrap_or(Batching { max_messages: 1, ..Batching::default() });
-        Self { messages: messages.min(options.max_pending), bytes: bytes.min(options.max_message_size) }
+        Self { messages: messages.min(options.max_pending), bytes: bytes.min(max_message_size) }
     }
 
     /// How many of messages of these sizes go together, from the first one on.
@@ -97,6 +97,11 @@ impl Bound {
             bytes <= self.bytes
         };
         sizes.into_iter().take(self.messages).take_while(fits).count().max(1)
+    }
+
+    /// Not more than there is to have.
+    fn within(self, limit: Self) -> Self {
+        Self { messages: self.messages.min(limit.messages), bytes: self.bytes.min(limit.bytes) }
     }
 
     /// Half of a batch that was refused.
@@ -115,7 +120,6 @@ impl Bound {
 /// The receiving side.
 struct Lane {
     wire: Wire,
-    bound: Bound,
     /// How long a batch that is not full waits for more.
     delay: Duration,
     attempts: Attempts,
@@ -125,7 +129,7 @@ struct Lane {
 impl Lane {
     async fn run(mut self, mut queue: mpsc::Receiver<Queued>) {
         let mut staged = VecDeque::new();
-        let mut bound = self.bound;
+        let mut bound = self.wire.bound();
         loop {
             if staged.is_empty() {
                 let Some(first) = self.wire.next(&mut queue).await else { break };
@@ -135,16 +139,18 @@ impl Lane {
             // What nobody waits for any more is left out: its lease was lost or given up, and another worker publishes it (L2).
             staged.retain(|queued| !queued.receipt.is_closed());
             refuse_late(&mut staged);
+            self.refuse_large(&mut staged);
             if staged.is_empty() {
                 continue;
             }
+            bound = bound.within(self.wire.bound());
             let batch = bound.prefix(staged.iter().map(|queued| queued.bytes));
             let bytes = staged.range(..batch).map(|queued| queued.bytes).sum();
             let attempt = self.wire.attempt(staged.range(..batch).map(|queued| &queued.message), bytes);
             match self.attempts.watch(attempt).await {
                 Ok(()) => {
                     self.attempts.succeeded();
-                    bound = bound.grown(self.bound);
+                    bound = bound.grown(self.wire.bound());
                     for queued in staged.drain(..batch) {
                         // Nobody waits any more: that is the receiver's choice.
                         let _ = queued.receipt.send(Ok(()));
@@ -191,6 +197,15 @@ impl Lane {
         }
     }
 
+    /// Gives back what a broker took when it was accepted, and the one that there is now does not take: it would close the connection each time.
+    fn refuse_large(&self, staged: &mut VecDeque<Queued>) {
+        let limit = self.wire.client.max_message_size();
+        while let Some(at) = staged.iter().position(|queued| queued.bytes > limit) {
+            let error = too_large(&self.wire.topic, staged[at].bytes, limit);
+            self.give_back(staged.remove(at).into_iter(), &error);
+        }
+    }
+
     fn give_back(&self, messages: impl Iterator<Item = Queued>, error: &Error) {
         for Queued { mut message, receipt, .. } in messages {
             message.topic.get_or_insert_with(|| self.wire.topic.as_str().into());
@@ -233,7 +248,7 @@ enum Failure {
     Topic(Error),
     /// It may be stored or not.
     Call(Error),
-    /// Nothing was sent: the producer took its time, and some of it may not be sent any more.
+    /// Nothing was sent: the producer took its time, and some of it may not be sent any more, or is too large for the broker that it has come to.
     Late,
 }
 
@@ -246,6 +261,10 @@ struct Wire {
 }
 
 impl Wire {
+    fn bound(&self) -> Bound {
+        Bound::of(&self.options, self.client.max_message_size())
+    }
+
     /// Takes the next message from the queue. Meanwhile the producer is kept, or given up where the broker has closed it: the next batch makes a new one.
     async fn next(&mut self, queue: &mut mpsc::Receiver<Queued>) -> Option<Queued> {
         while let Some(producer) = &mut self.producer {
@@ -278,6 +297,9 @@ impl Wire {
                 empty.insert(Producer::open(&self.client, &self.topic).await.map_err(refused)?)
             }
         };
+        if bytes > self.client.max_message_size() {
+            return Err(Failure::Late);
+        }
         let (compression, mut messages) = (self.options.compression, batch.clone());
         let entry = match messages.next() {
             Some(message) if self.options.batching.is_none() => Entry::alone(message, compression),

@@ -22,14 +22,15 @@ use tokio::{
 use tokio_util::task::AbortOnDropHandle;
 
 use self::lane::LaneFront;
-pub use self::options::{Batching, Compression, DEFAULT_MAX_MESSAGE_SIZE, Options};
+pub use self::options::{Batching, Compression, Options};
+pub use super::connection::DEFAULT_MAX_MESSAGE_SIZE;
 use crate::{
     error::{Error, Kind, Result},
     metrics::health::Health,
     ports::{OutboundMessage, Publisher, Receipt, Refusal},
     pulsar::{
-        client::{Attempts, Client, classify},
-        partitions,
+        client::{Attempts, Client},
+        lookup, partitions,
     },
 };
 
@@ -127,13 +128,13 @@ impl Shared {
         let workshop = &self.workshop;
         let mut attempts = Attempts::new(format!("publish to {name}"), workshop.health.clone());
         let partitions = loop {
-            match attempts.watch(workshop.client.lookup_partitioned_topic(&*name)).await {
+            match attempts.watch(lookup::partitions(&workshop.client, &name)).await {
                 Ok(partitions) => break partitions,
-                Err(error) => attempts.failed(classify(format!("look up topic {name}"), &error)).await?,
+                Err(error) => attempts.failed(error).await?,
             }
         };
         attempts.succeeded();
-        let lanes = Arc::new(RwLock::new(workshop.lanes(partitions.into_iter().map(|(partition, _)| partition).collect())));
+        let lanes = Arc::new(RwLock::new(workshop.lanes(partitions)));
         let growing = tokio::spawn(workshop.clone().grow(name.clone(), Arc::downgrade(&lanes)));
         Ok(Topic { name, lanes, next_lane: AtomicUsize::new(0), _growing: AbortOnDropHandle::new(growing) })
     }
@@ -141,14 +142,10 @@ impl Shared {
     /// Sends a message to its lane once there is room.
     async fn send(&self, topic: &Topic, mut message: OutboundMessage) -> Result<Receipt, Refusal> {
         let bytes = lane::size(&message);
-        if bytes > self.workshop.options.max_message_size {
-            let why = format!(
-                "the message has {bytes} bytes, and the broker takes {} (its maxMessageSize)",
-                self.workshop.options.max_message_size
-            );
-            let error = Error::new(Kind::TooLarge, format!("publish to topic {}", topic.name), why);
+        let limit = self.workshop.client.max_message_size();
+        if bytes > limit {
             message.topic.get_or_insert_with(|| topic.name.clone());
-            return Err(Refusal { error, message: Some(Box::new(message)) });
+            return Err(Refusal { error: too_large(&topic.name, bytes, limit), message: Some(Box::new(message)) });
         }
         let wanted = u32::try_from(bytes.min(QUEUE_BYTES)).unwrap_or(u32::MAX);
         let room = self.room.clone().acquire_many_owned(wanted).await.map_err(|_| stopped(&topic.name))?;
@@ -195,6 +192,11 @@ impl Topic {
 /// The partition hash of Pulsar's Java client (`JavaStringHash`, its default): `String.hashCode` without the sign.
 fn java_string_hash(key: &str) -> u32 {
     key.encode_utf16().fold(0u32, |hash, unit| hash.wrapping_mul(31).wrapping_add(u32::from(unit))) & (i32::MAX as u32)
+}
+
+fn too_large(topic: &str, bytes: usize, limit: usize) -> Error {
+    let why = format!("the message has {bytes} bytes, and the broker takes {limit} (its maxMessageSize)");
+    Error::new(Kind::TooLarge, format!("publish to topic {topic}"), why)
 }
 
 fn stopped(topic: &str) -> Error {

@@ -4,14 +4,9 @@ use std::time::Duration;
 
 use crate::pulsar::partitions::LOOK_EVERY;
 
-/// Pulsar's default `maxMessageSize`.
-pub const DEFAULT_MAX_MESSAGE_SIZE: usize = 5 * 1024 * 1024;
-
 /// How to publish.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
-    /// What the broker takes as one entry, in bytes.
-    pub max_message_size: usize,
     /// `None`: each message is an entry of its own, with its key in the entry's metadata, and waits for the one before it.
     pub batching: Option<Batching>,
     pub compression: Compression,
@@ -23,13 +18,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self {
-            max_message_size: DEFAULT_MAX_MESSAGE_SIZE,
-            batching: Some(Batching::default()),
-            compression: Compression::default(),
-            max_pending: 3_000,
-            look_every: LOOK_EVERY,
-        }
+        Self { batching: Some(Batching::default()), compression: Compression::default(), max_pending: 3_000, look_every: LOOK_EVERY }
     }
 }
 

@@ -14,8 +14,9 @@ use super::entry::{Entry, Sender};
 use crate::{
     error::{Error, Kind, Result},
     pulsar::{
-        client::{Client, classify, server_kind},
-        connection::{Address, Connection},
+        client::{Client, server_kind},
+        connection::Connection,
+        lookup,
     },
 };
 
@@ -40,9 +41,7 @@ impl Producer {
         // Brokers tell the producers of one address apart by it, in their logs too.
         static IDS: AtomicU64 = AtomicU64::new(0);
         let open = async {
-            let found = client.lookup_topic(topic).await.map_err(|error| classify(doing(topic), &error))?;
-            let address = Address { url: found.url.to_string(), behind_proxy: found.proxy.then_some(found.broker_url) };
-            let connection = Connection::open(client.settings(), &address).await?;
+            let connection = client.open(&lookup::broker_of(client, topic).await?).await?;
             let id = IDS.fetch_add(1, Ordering::Relaxed);
             let mut producer = Self { connection, topic: topic.to_owned(), id, name: String::new(), schema_version: None, sequence: 0 };
             producer.register().await?;

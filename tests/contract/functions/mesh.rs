@@ -123,7 +123,7 @@ fn a_sink_resource_arrives_intact_and_can_start() {
 fn without_authentication_the_empty_options_take_nothing_away() {
     let (instance, plan) = run("sink", &[("POD_NAME", "x-0"), ("brokerServiceURL", "pulsar://broker:6650")]).expect("an instance");
     assert_eq!((instance.id, instance.access.auth_plugin.as_str(), instance.access.auth_params.expose_secret()), (0, "", ""));
-    assert!(plan.is_ok_and(|plan| plan.pulsar.token.is_none()));
+    assert!(plan.is_ok_and(|plan| plan.pulsar.authentication.is_none()));
 }
 
 #[test]
@@ -147,7 +147,7 @@ fn a_golang_function_is_configured_by_its_pods_variables() {
     let (instance, plan) = run("go-simple", &[POD, &table].concat()).expect("an instance");
     assert_eq!((instance.full_name().as_str(), instance.id, instance.port), ("public/default/ddb-native", 1, 9093));
     let plan = plan.unwrap_or_else(|error| panic!("{error}"));
-    assert_eq!((plan.pulsar.url.as_str(), plan.pulsar.token.is_some()), ("pulsar+ssl://broker:6651", true));
+    assert_eq!((plan.pulsar.url.as_str(), plan.pulsar.authentication.is_some()), ("pulsar+ssl://broker:6651", true));
     let found = sink(Ok(plan));
     assert_eq!((&*found.settings.table_name, found.subscription.name.as_str()), ("orders", "sub1"));
     assert_eq!(found.subscription.topics, ["persistent://public/default/ddb-dummy-in"]);

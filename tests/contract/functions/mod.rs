@@ -14,7 +14,7 @@ use pulsar_io_dynamodb::{
         plan::{Plan, Worker, plan},
     },
     pulsar::{
-        client::Token,
+        auth::{Authentication, ClientCertificate, Token},
         inbox::{InitialPosition, SubscriptionType},
         publisher::Compression,
     },
@@ -216,8 +216,8 @@ fn authentication_and_tls_are_the_workers() {
     let plugin = "org.apache.pulsar.client.impl.auth.AuthenticationToken";
     for (params, expected) in [("token:a.b.c", "a.b.c"), (r#"{"token":"a.b.c"}"#, "a.b.c")] {
         let plan = with(json!({"clientAuthenticationPlugin": plugin, "clientAuthenticationParameters": params}));
-        let token = plan.unwrap_or_else(|error| panic!("{error}")).pulsar.token;
-        assert!(matches!(token, Some(Token::Text(token)) if token.expose_secret() == expected), "{params}");
+        let found = plan.unwrap_or_else(|error| panic!("{error}")).pulsar.authentication;
+        assert!(matches!(found, Some(Authentication::Token(Token::Text(token))) if token.expose_secret() == expected), "{params}");
     }
     let keys = json!({
         "pulsarServiceURL": "pulsar+ssl://broker:6651", "clientAuthenticationPlugin": plugin,
@@ -225,7 +225,21 @@ fn authentication_and_tls_are_the_workers() {
     });
     let pulsar = with(keys).unwrap_or_else(|error| panic!("{error}")).pulsar;
     assert_eq!((pulsar.url.as_str(), pulsar.trust_certs), ("pulsar+ssl://broker:6651", Some("/ca.pem".into())));
-    assert!(matches!(pulsar.token, Some(Token::File(path)) if path.as_os_str() == "/secrets/token"));
+    assert!(matches!(pulsar.authentication, Some(Authentication::Token(Token::File(path))) if path.as_os_str() == "/secrets/token"));
+
+    let tls = |url: &str| {
+        json!({"pulsarServiceURL": url, "clientAuthenticationPlugin": "org.apache.pulsar.client.impl.auth.AuthenticationTls",
+            "clientAuthenticationParameters": "tlsCertFile:/client.pem,tlsKeyFile:/key.pem"})
+    };
+    let pulsar = with(tls("pulsar+ssl://broker:6651")).unwrap_or_else(|error| panic!("{error}")).pulsar;
+    let pair = ClientCertificate { certificate: "/client.pem".into(), key: "/key.pem".into() };
+    assert!(matches!(pulsar.authentication, Some(Authentication::Certificate(found)) if found == pair));
+    let told = failure(with(tls("pulsar://broker:6650")));
+    assert!(told.contains("clientAuthenticationPlugin: AuthenticationTls needs a URL that starts with pulsar+ssl://"), "{told}");
+    let keys = json!({"clientAuthenticationPlugin": "org.apache.pulsar.client.impl.auth.oauth2.AuthenticationOAuth2",
+        "clientAuthenticationParameters": r#"{"issuerUrl":"https://issuer","privateKey":"data:application/json;base64,e30="}"#});
+    let pulsar = with(keys).unwrap_or_else(|error| panic!("{error}")).pulsar;
+    assert!(matches!(pulsar.authentication, Some(Authentication::OAuth2(_))));
 
     let told = failure(with(json!({
         "pulsarServiceURL": "pulsar+ssl://b", "tlsAllowInsecureConnection": true, "clientAuthenticationPlugin": plugin,

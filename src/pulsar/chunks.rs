@@ -34,7 +34,9 @@ pub(super) struct Chunks {
     /// Of messages that are in work, by the last chunk's place: those of the others.
     whole: HashMap<Place, BTreeSet<Place>>,
     /// Some chunks of this connection's were let go: what has no beginning may be of the same message.
-    let_go: bool,
+    has_let_go: bool,
+    /// Of which messages, as long as nobody has asked.
+    let_go: Vec<String>,
 }
 
 /// What has come of one message.
@@ -52,15 +54,6 @@ struct Incomplete {
     grown: Moment,
 }
 
-/// What an entry has led to.
-#[derive(Debug)]
-pub(super) enum Received {
-    /// A message, or a batch of them, in one piece.
-    Whole(MessageIdData, Payload),
-    /// More has to come. For want of room, these messages are not waited for any more; what has come of them stays unacknowledged.
-    Part { let_go: Vec<String> },
-}
-
 /// A message that has not become whole in time.
 #[derive(Debug)]
 pub(super) struct GivenUp {
@@ -70,22 +63,22 @@ pub(super) struct GivenUp {
 }
 
 impl Chunks {
-    /// Takes an entry.
+    /// Takes an entry. Returns it, or the message that it completes; `None`: more has to come.
     ///
     /// # Errors
     /// It is a chunk with a number that makes no sense, or of a message that is too large.
-    pub fn add(&mut self, id: MessageIdData, payload: Payload, now: Moment) -> io::Result<Received> {
+    pub fn add(&mut self, id: MessageIdData, payload: Payload, now: Moment) -> io::Result<Option<(MessageIdData, Payload)>> {
         let Payload { metadata, data } = payload;
         let Some(count) = metadata.num_chunks_from_msg.filter(|count| *count > 1) else {
-            return Ok(Received::Whole(id, Payload { metadata, data }));
+            return Ok(Some((id, Payload { metadata, data })));
         };
         let Some(number) = metadata.chunk_id.filter(|number| (0..count).contains(number)) else {
             return Err(io::Error::other(format!("it is a chunk with the number {:?} of {count}", metadata.chunk_id)));
         };
         let uuid = metadata.uuid.as_deref().unwrap_or_default();
         let known = self.incomplete.iter().position(|message| message.uuid == uuid).and_then(|at| self.incomplete.remove(at));
-        if known.is_none() && number > 0 && self.let_go {
-            return Ok(Received::Part { let_go: Vec::new() });
+        if known.is_none() && number > 0 && self.has_let_go {
+            return Ok(None);
         }
         let mut message = known.unwrap_or_else(|| Incomplete::new(uuid));
         if number == 0 {
@@ -113,27 +106,31 @@ impl Chunks {
                 let data = message.data.unwrap_or_default();
                 message.places.remove(&(id.ledger_id, id.entry_id));
                 self.whole.insert((id.ledger_id, id.entry_id), message.places);
-                return Ok(Received::Whole(id, Payload { metadata, data }));
+                return Ok(Some((id, Payload { metadata, data })));
             }
         }
         self.incomplete.push_back(message);
-        Ok(Received::Part { let_go: self.make_room() })
+        self.make_room();
+        Ok(None)
     }
 
     /// Lets those go that have not grown for the longest.
-    fn make_room(&mut self) -> Vec<String> {
+    fn make_room(&mut self) {
         let mut bytes: usize = self.incomplete.iter().map(Incomplete::bytes).sum();
-        let mut let_go = Vec::new();
         while self.incomplete.len() > 1 && (self.incomplete.len() > MOST || bytes > BYTES) {
             let Some(message) = self.incomplete.pop_front() else { break };
             bytes -= message.bytes();
-            self.let_go = true;
-            let_go.push(message.uuid);
+            self.has_let_go = true;
+            self.let_go.push(message.uuid);
         }
-        let_go
     }
 
-    /// Which messages are not waited for any more.
+    /// Which messages are not waited for any more, for want of room. What has come of them stays unacknowledged.
+    pub fn let_go(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.let_go)
+    }
+
+    /// Which messages are not waited for any more, since they should have become whole long ago.
     pub fn give_up(&mut self, now: Moment) -> Vec<GivenUp> {
         let late = |message: &mut Incomplete| message.grown + PATIENCE <= now;
         let given_up = std::iter::from_fn(|| self.incomplete.pop_front_if(late));

@@ -15,7 +15,7 @@ use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
-    chunks::{Chunks, Received},
+    chunks::Chunks,
     client::{Attempts, Client},
     consumer::{Consumer, Desk},
     lookup, partitions,
@@ -87,7 +87,7 @@ struct Partition {
 
 enum State {
     Subscribing(AbortOnDropHandle<Result<Session>>),
-    Subscribed(Session),
+    Subscribed(Box<Session>),
     /// For the moment between two others.
     Changing,
 }
@@ -212,7 +212,7 @@ impl Partition {
         loop {
             match &mut self.state {
                 State::Subscribing(task) => match ready!(Pin::new(task).poll(context)) {
-                    Ok(Ok(session)) => self.state = State::Subscribed(session),
+                    Ok(Ok(session)) => self.state = State::Subscribed(Box::new(session)),
                     Ok(Err(error)) => {
                         self.state = State::Changing;
                         return Poll::Ready(Err(error));
@@ -258,7 +258,7 @@ impl Partition {
 
 impl State {
     fn session(self) -> Option<Session> {
-        if let Self::Subscribed(session) = self { Some(session) } else { None }
+        if let Self::Subscribed(session) = self { Some(*session) } else { None }
     }
 }
 
@@ -321,13 +321,11 @@ impl Session {
             tracing::warn!(%topic, %uuid, entries, "a message that its producer has never sent whole is given up: its chunks are acknowledged");
             self.desk.ack(gone.entries);
         }
-        match self.chunks.add(id, payload, now)? {
-            Received::Whole(id, payload) => self.unpacked.extend(unpack(topic, &id, payload)?),
-            Received::Part { let_go } => {
-                for uuid in let_go {
-                    tracing::warn!(%topic, %uuid, "too many messages are incomplete: this one's chunks stay unacknowledged, and come again with the next connection");
-                }
-            }
+        if let Some((id, payload)) = self.chunks.add(id, payload, now)? {
+            self.unpacked.extend(unpack(topic, &id, payload)?);
+        }
+        for uuid in self.chunks.let_go() {
+            tracing::warn!(%topic, %uuid, "too many messages are incomplete: this one's chunks stay unacknowledged, and come again with the next connection");
         }
         Ok(())
     }

@@ -33,14 +33,11 @@ fn chunk(uuid: &str, number: i32, of: i32, data: &[u8]) -> Payload {
     Payload { metadata, data: data.to_vec() }
 }
 
-fn whole(received: Received) -> Option<(u64, Vec<u8>)> {
-    match received {
-        Received::Whole(id, payload) => Some((id.entry_id, payload.data)),
-        Received::Part { let_go } => {
-            assert!(let_go.is_empty(), "{let_go:?} had to be let go");
-            None
-        }
-    }
+/// What comes out of an entry: its place and its bytes.
+fn taken(chunks: &mut Chunks, place: u64, payload: Payload, now: Moment) -> Option<(u64, Vec<u8>)> {
+    let whole = chunks.add(id(place), payload, now).expect("taken");
+    assert!(chunks.let_go().is_empty(), "there is room");
+    whole.map(|(id, payload)| (id.entry_id, payload.data))
 }
 
 fn acknowledged(chunks: &mut Chunks, last: u64) -> Vec<u64> {
@@ -54,7 +51,7 @@ fn entries(given_up: &[GivenUp]) -> Vec<u64> {
 #[test]
 fn a1_a_whole_message_is_acknowledged_with_all_its_chunks() {
     let mut chunks = Chunks::default();
-    let mut add = |place, payload| whole(chunks.add(id(place), payload, seconds(0)).expect("taken"));
+    let mut add = |place, payload| taken(&mut chunks, place, payload, seconds(0));
     assert_eq!(add(1, chunk("a", 0, 3, b"12")), None);
     assert_eq!(add(2, chunk("b", 0, 2, b"xy")), None);
     let alone = Payload { metadata: Metadata::default(), data: b"alone".to_vec() };
@@ -85,7 +82,7 @@ fn a_message_is_packed_first_and_then_cut() {
             let Metadata { uuid, chunk_id, num_chunks_from_msg, .. } = numbers;
             let metadata = Metadata { uuid, chunk_id, num_chunks_from_msg, ..packed.metadata.clone() };
             let payload = Payload { metadata, data: data.to_vec() };
-            if let Received::Whole(id, payload) = chunks.add(id(number as u64), payload, seconds(0)).expect("taken") {
+            if let Some((id, payload)) = chunks.add(id(number as u64), payload, seconds(0)).expect("taken") {
                 read.extend(unpack(&"t".into(), &id, payload).expect("unpacked"));
             }
         }
@@ -98,7 +95,7 @@ fn a_message_is_packed_first_and_then_cut() {
 #[test]
 fn a_chunk_that_comes_twice_counts_once_and_is_acknowledged_too() {
     let mut chunks = Chunks::default();
-    let mut add = |place, payload| whole(chunks.add(id(place), payload, seconds(0)).expect("taken"));
+    let mut add = |place, payload| taken(&mut chunks, place, payload, seconds(0));
     assert_eq!(add(1, chunk("a", 0, 3, b"1")), None);
     assert_eq!(add(2, chunk("a", 1, 3, b"2")), None);
     assert_eq!(add(3, chunk("a", 1, 3, b"2")), None, "sent again by the producer");
@@ -110,7 +107,7 @@ fn a_chunk_that_comes_twice_counts_once_and_is_acknowledged_too() {
 #[test]
 fn a_message_may_begin_again() {
     let mut chunks = Chunks::default();
-    let mut add = |place, payload| whole(chunks.add(id(place), payload, seconds(0)).expect("taken"));
+    let mut add = |place, payload| taken(&mut chunks, place, payload, seconds(0));
     assert_eq!(add(1, chunk("a", 0, 2, b"old")), None);
     assert_eq!(add(2, chunk("a", 0, 2, b"1")), None);
     assert_eq!(add(3, chunk("a", 1, 2, b"2")), Some((3, b"12".to_vec())));
@@ -120,7 +117,7 @@ fn a_message_may_begin_again() {
 #[test]
 fn a1_what_is_never_whole_is_given_up_after_an_hour_and_not_before() {
     let mut chunks = Chunks::default();
-    let mut add = |place, payload, at| whole(chunks.add(id(place), payload, at).expect("taken"));
+    let mut add = |place, payload, at| taken(&mut chunks, place, payload, at);
     assert_eq!(add(1, chunk("no end", 0, 3, b"1"), seconds(0)), None);
     assert_eq!(add(2, chunk("no beginning", 1, 2, b"2"), seconds(1)), None);
     assert_eq!(add(3, chunk("no middle", 0, 3, b"1"), seconds(2)), None);
@@ -139,18 +136,17 @@ fn a1_what_is_never_whole_is_given_up_after_an_hour_and_not_before() {
 fn m1_incomplete_messages_are_bounded_in_number() {
     let mut chunks = Chunks::default();
     for number in 0..MOST as u64 {
-        let payload = chunk(&number.to_string(), 0, 3, b"1");
-        assert_eq!(whole(chunks.add(id(number), payload, seconds(0)).expect("taken")), None);
+        assert_eq!(taken(&mut chunks, number, chunk(&number.to_string(), 0, 3, b"1"), seconds(0)), None);
     }
-    assert_eq!(whole(chunks.add(id(1_000), chunk("0", 1, 3, b"2"), seconds(0)).expect("taken")), None);
-    let received = chunks.add(id(1_001), chunk("one more", 0, 3, b"1"), seconds(0)).expect("taken");
-    let Received::Part { let_go } = received else { panic!("not whole") };
-    assert_eq!(let_go, ["1"], "it has not grown for the longest");
-    assert_eq!(whole(chunks.add(id(1_002), chunk("1", 1, 3, b"2"), seconds(0)).expect("taken")), None);
+    assert_eq!(taken(&mut chunks, 1_000, chunk("0", 1, 3, b"2"), seconds(0)), None);
+    assert!(chunks.add(id(1_001), chunk("one more", 0, 3, b"1"), seconds(0)).expect("taken").is_none());
+    assert_eq!(chunks.let_go(), ["1"], "it has not grown for the longest");
+    assert_eq!(taken(&mut chunks, 1_002, chunk("1", 1, 3, b"2"), seconds(0)), None);
     assert!(chunks.incomplete.len() == MOST && chunks.incomplete.iter().all(|message| message.uuid != "1"));
-    assert_eq!(entries(&chunks.give_up(PATIENCE)).iter().filter(|place| [1, 1_002].contains(place)).count(), 0, "it comes again");
-    let again = whole(chunks.add(id(1), chunk("1", 0, 3, b"1"), seconds(0)).expect("taken"));
-    assert!(again.is_none() && chunks.incomplete.iter().any(|message| message.uuid == "1"));
+    let given_up = entries(&chunks.give_up(PATIENCE));
+    assert!(given_up.len() > MOST && !given_up.contains(&1) && !given_up.contains(&1_002), "what was let go comes again");
+    assert_eq!(taken(&mut chunks, 1, chunk("1", 0, 2, b"1"), PATIENCE), None);
+    assert_eq!(taken(&mut chunks, 1_002, chunk("1", 1, 2, b"2"), PATIENCE), Some((1_002, b"12".to_vec())));
 }
 
 #[test]
@@ -158,9 +154,9 @@ fn m1_incomplete_messages_are_bounded_in_bytes() {
     let mut chunks = Chunks::default();
     let third = vec![0; BYTES / 3];
     let half = |uuid: &str| chunk(uuid, 0, 2, &third[..BYTES / 4]);
-    assert_eq!(whole(chunks.add(id(1), half("a"), seconds(0)).expect("taken")), None);
-    let received = chunks.add(id(2), half("b"), seconds(0)).expect("taken");
-    assert!(matches!(received, Received::Part { let_go } if let_go == ["a"]), "they say that they will have so much, each half of it");
+    assert_eq!(taken(&mut chunks, 1, half("a"), seconds(0)), None);
+    assert!(chunks.add(id(2), half("b"), seconds(0)).expect("taken").is_none());
+    assert_eq!(chunks.let_go(), ["a"], "they say that they will have so much, each half of it");
     // What it says is not what it has.
     let liar = |number| {
         let payload = chunk("liar", number, 5, &third);
@@ -211,7 +207,7 @@ proptest! {
             let payload = chunk(&uuid, number, sizes[of], &[of as u8, number as u8]);
             next[of] = if number == 0 { 1 } else { next[of].max(number + 1) };
             place += 1;
-            if let Some((last, data)) = whole(chunks.add(id(place), payload, seconds(0)).expect("taken")) {
+            if let Some((last, data)) = taken(&mut chunks, place, payload, seconds(0)) {
                 let wanted: Vec<u8> = (0..sizes[of]).flat_map(|number| [of as u8, number as u8]).collect();
                 prop_assert_eq!((last, data), (place, wanted));
                 done[of] += 1;

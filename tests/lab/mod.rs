@@ -16,6 +16,7 @@ mod memory;
 mod modes;
 mod nar;
 mod nar_threads;
+mod nar_transform;
 mod once;
 mod own_pulsar;
 mod poison;

@@ -10,7 +10,9 @@ import java.util.Set;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.Semaphore;
 import org.apache.pulsar.client.api.Message;
+import org.apache.pulsar.client.api.Schema;
 import org.apache.pulsar.client.api.schema.GenericObject;
+import org.apache.pulsar.client.api.schema.GenericRecord;
 import org.apache.pulsar.common.io.SinkConfig;
 import org.apache.pulsar.common.schema.SchemaInfo;
 import org.apache.pulsar.common.schema.SchemaType;
@@ -26,6 +28,7 @@ public class DynamoDBSink implements Sink<GenericObject> {
     private final Map<Long, Pending> pending = new ConcurrentHashMap<>();
     private final Set<Object> schemas = new HashSet<>();
     private NativeProcess process;
+    private boolean transformed;
     private Semaphore room;
     private long lastId;
 
@@ -36,6 +39,7 @@ public class DynamoDBSink implements Sink<GenericObject> {
         SinkConfig connector = context.getSinkConfig();
         process = new NativeProcess("sink", connector, configs, connector.getSecrets(), context, this::answered);
         room = new Semaphore(process.credit);
+        transformed = connector.getTransformFunctionClassName() != null;
     }
 
     private void answered(int type, DataInputStream ids) throws IOException {
@@ -55,8 +59,10 @@ public class DynamoDBSink implements Sink<GenericObject> {
 
     @Override
     public void write(Record<GenericObject> record) throws Exception {
-        Message<GenericObject> message = record.getMessage().orElseThrow();
-        int cost = Math.min(process.credit, MESSAGE_COST + message.size());
+        Message<GenericObject> message = record.getMessage().orElseThrow(() -> new IllegalArgumentException("The transform function "
+                + "returns a Record, which has no message id: this sink needs a function that returns the value alone, a Function<GenericObject, GenericObject>"));
+        byte[] data = transformed ? encoded(record) : message.size() == 0 && message.getValue() == null ? null : message.getData();
+        int cost = Math.min(process.credit, MESSAGE_COST + Math.max(message.size(), data == null ? 0 : data.length));
         room.acquire(cost);
         tellSchema(message);
         long id = ++lastId;
@@ -74,8 +80,22 @@ public class DynamoDBSink implements Sink<GenericObject> {
             Frames.put(frame, message.getProducerName());
             frame.writeLong(message.getSequenceId());
             Frames.put(frame, message.getProperties());
-            Frames.put(frame, message.size() == 0 && message.getValue() == null ? null : message.getData());
+            Frames.put(frame, data);
         });
+    }
+
+    /** What a transform function has made of a message, whose own bytes know nothing of it. Pulsar gives it the message's schema. */
+    @SuppressWarnings({"unchecked", "rawtypes"})
+    private static byte[] encoded(Record record) {
+        Object value = record.getValue();
+        Schema schema = record.getSchema();
+        boolean wrapped = value instanceof GenericObject && !(value instanceof GenericRecord);
+        try {
+            return schema.encode(wrapped ? ((GenericObject) value).getNativeObject() : value);
+        } catch (RuntimeException e) {
+            throw new IllegalArgumentException("What the transform function returns, a " + value.getClass().getName()
+                    + ", does not have the message's schema, " + schema.getSchemaInfo().getType() + ": " + e.getMessage(), e);
+        }
     }
 
     /** Once, before the first message that was written with it. */

@@ -1,6 +1,6 @@
 //! A connection to a broker. Of the client library only the codec and the commands are used: it does not tell how large a message may be, asks for a
 //! schema through a consumer alone, encodes each batch anew (`docs/decisions/019`), does not say whose turn it is (`docs/decisions/026`), and has no
-//! client certificates (`docs/decisions/027`).
+//! client certificates (`docs/decisions/029`).
 
 use std::{fmt, io, time::Duration};
 
@@ -106,6 +106,18 @@ impl Connection {
         };
         connection.shake_hands(address).await?;
         Ok(connection)
+    }
+
+    /// A connection to the first of the URL's hosts that can be had.
+    pub async fn open_any(settings: &Settings) -> Result<Self> {
+        let mut failed = Error::new(Kind::Configuration, "connect to Pulsar", "its URL names no host");
+        for url in settings.hosts() {
+            match Self::open(settings, &Address { url, behind_proxy: None }).await {
+                Ok(connection) => return Ok(connection),
+                Err(error) => failed = error,
+            }
+        }
+        Err(failed)
     }
 
     async fn shake_hands(&mut self, address: &Address) -> Result<()> {

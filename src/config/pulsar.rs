@@ -78,7 +78,7 @@ pub fn settings(given: Given, client_conf: Option<&Path>) -> Result<Settings> {
     Ok(settings)
 }
 
-/// A certificate that nobody asks for would be refused by a broker that says nothing about it.
+/// Without TLS nobody asks for a certificate, and the broker would refuse us without a word about it.
 fn certificate_is_shown(settings: &Settings) -> Result<(), String> {
     match &settings.authentication {
         Some(Authentication::Certificate(_)) if !settings.url.starts_with("pulsar+ssl://") => {

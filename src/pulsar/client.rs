@@ -41,24 +41,18 @@ impl Client {
         self.0.max_message_size.load(Ordering::Relaxed)
     }
 
-    /// A connection to this broker.
+    /// A connection to this broker. Boxed, as the other one: it is large, and rare.
     pub(super) async fn open(&self, address: &Address) -> Result<Connection> {
-        // Boxed: it is large, and rare.
-        let connection = Box::pin(Connection::open(self.settings(), address)).await?;
-        self.0.max_message_size.store(connection.max_message_size, Ordering::Relaxed);
-        Ok(connection)
+        Box::pin(Connection::open(self.settings(), address)).await.inspect(|connection| self.heard(connection))
     }
 
-    /// A connection to the first of the URL's hosts that can be had.
+    /// A connection to any broker.
     pub(super) async fn open_any(&self) -> Result<Connection> {
-        let mut failed = Error::new(Kind::Configuration, "connect to Pulsar", "its URL names no host");
-        for url in self.settings().hosts() {
-            match self.open(&Address { url, behind_proxy: None }).await {
-                Ok(connection) => return Ok(connection),
-                Err(error) => failed = error,
-            }
-        }
-        Err(failed)
+        Box::pin(Connection::open_any(self.settings())).await.inspect(|connection| self.heard(connection))
+    }
+
+    fn heard(&self, connection: &Connection) {
+        self.0.max_message_size.store(connection.max_message_size, Ordering::Relaxed);
     }
 }
 

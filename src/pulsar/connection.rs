@@ -105,6 +105,18 @@ impl Connection {
         Ok(connection)
     }
 
+    /// A connection to the first of the URL's hosts that can be had.
+    pub async fn open_any(settings: &Settings) -> Result<Self> {
+        let mut failed = Error::new(Kind::Configuration, "connect to Pulsar", "its URL names no host");
+        for url in settings.hosts() {
+            match Self::open(settings, &Address { url, behind_proxy: None }).await {
+                Ok(connection) => return Ok(connection),
+                Err(error) => failed = error,
+            }
+        }
+        Err(failed)
+    }
+
     async fn shake_hands(&mut self, address: &Address) -> Result<()> {
         let authentication = self.settings.authentication.clone();
         if let Some(authentication) = &authentication {

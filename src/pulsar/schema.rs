@@ -9,7 +9,7 @@ use ::pulsar::message::proto::{self, BaseCommand, CommandGetSchema, ServerError,
 
 use super::{
     client::{Attempts, Settings, server_kind},
-    connection::{Address, Connection},
+    connection::Connection,
 };
 use crate::{
     error::{Error, Kind, Result},
@@ -61,8 +61,7 @@ async fn ask(settings: &Settings, id: &SchemaId) -> Result<Option<Schema>> {
     let doing = doing(settings, id);
     let failed = |kind, why: &dyn std::fmt::Display| Error::new(kind, &*doing, why);
     let about_it = |error: Error| Error::new(error.kind(), &*doing, error.why());
-    let address = Address { url: settings.hosts().next().unwrap_or_default(), behind_proxy: None };
-    let mut connection = Connection::open(settings, &address).await.map_err(about_it)?;
+    let mut connection = Connection::open_any(settings).await.map_err(about_it)?;
     let question = CommandGetSchema { request_id: REQUEST, topic: id.topic.to_string(), schema_version: Some(id.version.clone()) };
     let command = BaseCommand { r#type: Type::GetSchema.into(), get_schema: Some(question), ..Default::default() };
     connection.send(command).await.map_err(about_it)?;

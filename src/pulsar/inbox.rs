@@ -275,7 +275,7 @@ impl Session {
             if let Some(error) = lost.take() {
                 attempts.failed(error).await?;
             }
-            match attempts.watch(Consumer::open(&client, subscription.clone(), topic.clone(), health.clone())).await {
+            match attempts.watch(Box::pin(Consumer::open(&client, subscription.clone(), topic.clone(), health.clone()))).await {
                 Ok(consumer) => {
                     attempts.succeeded();
                     tracing::info!(%topic, subscription = subscription.name, kind = ?subscription.kind, "subscribed");

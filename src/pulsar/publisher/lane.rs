@@ -294,7 +294,8 @@ impl Wire {
                     Kind::Poison => Failure::Topic(Error::new(Kind::Invalid, doing(), error.why())),
                     _ => Failure::Call(error),
                 };
-                empty.insert(Producer::open(&self.client, &self.topic).await.map_err(refused)?)
+                // On the heap: what a connection's start holds would be in every lane for ever.
+                empty.insert(Box::pin(Producer::open(&self.client, &self.topic)).await.map_err(refused)?)
             }
         };
         if bytes > self.client.max_message_size() {

@@ -10,9 +10,7 @@ import java.util.Set;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.Semaphore;
 import org.apache.pulsar.client.api.Message;
-import org.apache.pulsar.client.api.Schema;
 import org.apache.pulsar.client.api.schema.GenericObject;
-import org.apache.pulsar.client.api.schema.GenericRecord;
 import org.apache.pulsar.common.io.SinkConfig;
 import org.apache.pulsar.common.schema.SchemaInfo;
 import org.apache.pulsar.common.schema.SchemaType;
@@ -28,7 +26,6 @@ public class DynamoDBSink implements Sink<GenericObject> {
     private final Map<Long, Pending> pending = new ConcurrentHashMap<>();
     private final Set<Object> schemas = new HashSet<>();
     private NativeProcess process;
-    private boolean transformed;
     private Semaphore room;
     private long lastId;
 
@@ -37,9 +34,12 @@ public class DynamoDBSink implements Sink<GenericObject> {
     @Override
     public void open(Map<String, Object> configs, SinkContext context) throws Exception {
         SinkConfig connector = context.getSinkConfig();
+        if (connector.getTransformFunctionClassName() != null) {
+            throw new IllegalArgumentException("This sink takes no transform function: Pulsar hands over what it returns without the message, and so "
+                    + "without its id, time and schema. Remove transformFunction, and transform with a function of its own, which writes to another topic");
+        }
         process = new NativeProcess("sink", connector, configs, connector.getSecrets(), context, this::answered);
         room = new Semaphore(process.credit);
-        transformed = connector.getTransformFunctionClassName() != null;
     }
 
     private void answered(int type, DataInputStream ids) throws IOException {
@@ -59,10 +59,8 @@ public class DynamoDBSink implements Sink<GenericObject> {
 
     @Override
     public void write(Record<GenericObject> record) throws Exception {
-        Message<GenericObject> message = record.getMessage().orElseThrow(() -> new IllegalArgumentException("The transform function "
-                + "returns a Record, which has no message id: this sink needs a function that returns the value alone, a Function<GenericObject, GenericObject>"));
-        byte[] data = transformed ? encoded(record) : message.size() == 0 && message.getValue() == null ? null : message.getData();
-        int cost = Math.min(process.credit, MESSAGE_COST + Math.max(message.size(), data == null ? 0 : data.length));
+        Message<GenericObject> message = record.getMessage().orElseThrow();
+        int cost = Math.min(process.credit, MESSAGE_COST + message.size());
         room.acquire(cost);
         tellSchema(message);
         long id = ++lastId;
@@ -80,22 +78,8 @@ public class DynamoDBSink implements Sink<GenericObject> {
             Frames.put(frame, message.getProducerName());
             frame.writeLong(message.getSequenceId());
             Frames.put(frame, message.getProperties());
-            Frames.put(frame, data);
+            Frames.put(frame, message.size() == 0 && message.getValue() == null ? null : message.getData());
         });
-    }
-
-    /** What a transform function has made of a message, whose own bytes know nothing of it. Pulsar gives it the message's schema. */
-    @SuppressWarnings({"unchecked", "rawtypes"})
-    private static byte[] encoded(Record record) {
-        Object value = record.getValue();
-        Schema schema = record.getSchema();
-        boolean wrapped = value instanceof GenericObject && !(value instanceof GenericRecord);
-        try {
-            return schema.encode(wrapped ? ((GenericObject) value).getNativeObject() : value);
-        } catch (RuntimeException e) {
-            throw new IllegalArgumentException("What the transform function returns, a " + value.getClass().getName()
-                    + ", does not have the message's schema, " + schema.getSchemaInfo().getType() + ": " + e.getMessage(), e);
-        }
     }
 
     /** Once, before the first message that was written with it. */

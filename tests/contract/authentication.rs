@@ -65,6 +65,13 @@ fn client_credentials(issuer: &Issuer, secret: &str) -> Authentication {
     })))
 }
 
+/// A client that the broker lets in; it would be tried for ever.
+async fn let_in(settings: &Settings) -> Client {
+    let health = Health::default();
+    let connected = tokio::time::timeout(PATIENCE, connect(settings, &health)).await;
+    connected.unwrap_or_else(|_| panic!("not let in: {:?}", health.reasons())).expect("let in")
+}
+
 /// What health says once it is red.
 async fn red(health: &Health) -> String {
     eventually("health is red", PATIENCE, async || health.reasons().into_values().next()).await
@@ -80,7 +87,7 @@ async fn every_connection_says_who_we_are_by_each_method() {
     ] {
         let broker = Broker::start().await;
         let settings = Settings { authentication, ..Settings::at(&*broker.url) };
-        let client = connect(&settings, &Health::default()).await.expect("connected");
+        let client = let_in(&settings).await;
         publish(&publisher(&client, Options::default(), &Health::default()).await, "x").await;
         let shown = broker.state().shown();
         // To connect, for the partitions, for the broker, and to publish.
@@ -111,7 +118,7 @@ async fn what_the_broker_does_not_take_is_told_with_what_it_was_and_without_the_
 async fn a_token_of_an_identity_provider_is_asked_for_once_and_again_when_the_broker_asks() {
     let (broker, issuer) = (Broker::start().await, Issuer::start().await);
     let settings = Settings { authentication: Some(client_credentials(&issuer, issuer::CLIENT.1)), ..Settings::at(&*broker.url) };
-    let client = connect(&settings, &Health::default()).await.expect("connected");
+    let client = let_in(&settings).await;
     let publisher = publisher(&client, Options::default(), &Health::default()).await;
     publish(&publisher, "x").await;
     assert_eq!(broker.state().shown(), vec![("token".to_owned(), "hush-token-1".to_owned()); 4]);
@@ -242,7 +249,7 @@ async fn a_certificate_is_shown_by_every_connection_read_anew_and_told_where_it_
     let (certificate, key) = authority.client("alice", false).write(&folder, "client");
     let authentication = Authentication::Certificate(ClientCertificate { certificate: certificate.clone(), key: key.clone() });
     let settings = Settings { authentication: Some(authentication), trust_certs: Some(trusted), ..Settings::at(&*broker.url) };
-    let client = connect(&settings, &Health::default()).await.expect("let in");
+    let client = let_in(&settings).await;
     let health = Health::default();
     let publisher = publisher(&client, Options::default(), &health).await;
     publish(&publisher, "x").await;
@@ -287,7 +294,7 @@ async fn a_lookup_is_sent_on_to_another_broker_through_a_proxy_and_past_a_host_t
     first.set(|state| state.elsewhere = Some(Elsewhere::Redirect(second.url.clone())));
     second.set(|state| state.elsewhere = Some(Elsewhere::Redirect(third.url.clone())));
     let hosts = first.url.replace("pulsar://", "pulsar://127.0.0.1:1,");
-    let client = connect(&Settings::at(hosts), &Health::default()).await.expect("connected");
+    let client = let_in(&Settings::at(hosts)).await;
     publish(&publisher(&client, Options::default(), &Health::default()).await, "x").await;
     assert_eq!((first.state().stored.len(), second.state().stored.len(), third.state().stored.len()), (0, 0, 1));
     assert_eq!((first.state().lookups, second.state().lookups, third.state().lookups), (vec![false], vec![true], vec![true]));
@@ -295,7 +302,7 @@ async fn a_lookup_is_sent_on_to_another_broker_through_a_proxy_and_past_a_host_t
     // A proxy: every connection goes to it, and says to whom.
     let proxy = Broker::start().await;
     proxy.set(|state| state.elsewhere = Some(Elsewhere::BehindProxy("pulsar://behind:6650".into())));
-    let client = connect(&Settings::at(&*proxy.url), &Health::default()).await.expect("connected");
+    let client = let_in(&Settings::at(&*proxy.url)).await;
     publish(&publisher(&client, Options::default(), &Health::default()).await, "x").await;
     let told: Vec<_> = proxy.state().hellos.into_iter().map(|hello| hello.proxy_to_broker_url).collect();
     assert_eq!(told, [None, None, None, Some("behind:6650".into())]);
@@ -316,7 +323,7 @@ async fn a_lookup_is_sent_on_to_another_broker_through_a_proxy_and_past_a_host_t
 async fn w9_the_brokers_limit_is_followed_over_a_reconnection() {
     let broker = Broker::start().await;
     broker.set(|state| state.max_message_size = Some(2_000));
-    let client = connect(&Settings::at(&*broker.url), &Health::default()).await.expect("connected");
+    let client = let_in(&Settings::at(&*broker.url)).await;
     let options =
         Options { batching: Some(Batching { max_delay: Duration::from_millis(200), ..Batching::default() }), ..Options::default() };
     let publisher = publisher(&client, options, &Health::default()).await;

@@ -182,7 +182,8 @@ async fn h1_d1_o1_c1_a_broker_that_is_restarted_is_told_and_loses_nothing() {
             .spawn()
             .expect("scripts/parts starts");
         let told = async || {
-            source.health().await.filter(|reasons| reasons.contains("no answer from Pulsar") || reasons.contains("publish to topic"))
+            let texts = ["no answer from Pulsar", "connect to Pulsar at", "publish to topic"];
+            source.health().await.filter(|reasons| texts.iter().any(|text| reasons.contains(text)))
         };
         let reasons = eventually("H1: health says what is wrong", PATIENCE, told).await;
         println!("{}: while the broker is away: {}", lab.unique, reasons.trim());

@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::{Layer as _, fmt::MakeWriter};
@@ -105,20 +106,25 @@ pub async fn publish(mut lines: Lines, topic: String, pulsar: Settings, whose: V
 impl Lines {
     async fn pass_on(&mut self, publisher: &impl Publisher, whose: &[(Cow<'static, str>, String)], stop: &CancellationToken) -> Result<()> {
         let message = |payload| OutboundMessage { payload, properties: whose.to_vec(), ..OutboundMessage::default() };
+        // Nothing waits for them, but a message whose receipt is dropped is one that nobody wants any more.
+        let mut receipts = FuturesUnordered::new();
         loop {
             let line = tokio::select! {
                 biased;
+                Some(_) = receipts.next() => continue,
                 line = self.lines.recv() => line,
                 () = stop.cancelled() => None,
             };
             let left_out = self.left_out.swap(0, Relaxed);
-            if left_out > 0 {
-                let told = format!("{left_out} lines of the log are left out here: they came faster than the topic takes them");
-                publisher.publish(message(told.into_bytes())).await.map_err(|refusal| refusal.error)?;
+            let told = format!("{left_out} lines of the log are left out here: they came faster than the topic takes them");
+            let is_last = line.is_none();
+            for line in (left_out > 0).then(|| told.into_bytes()).into_iter().chain(line) {
+                receipts.push(publisher.publish(message(line)).await.map_err(|refusal| refusal.error)?.0);
             }
-            let Some(line) = line else { return Ok(()) };
-            // Receipts are not waited for: the publisher tries again by itself.
-            publisher.publish(message(line)).await.map_err(|refusal| refusal.error)?;
+            if is_last {
+                while receipts.next().await.is_some() {}
+                return Ok(());
+            }
         }
     }
 }

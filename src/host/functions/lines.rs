@@ -139,6 +139,7 @@ mod tests {
     use tracing_subscriber::layer::SubscriberExt;
 
     use super::*;
+    use crate::ports::{Receipt, Refusal};
 
     #[test]
     fn a_line_is_a_message_and_what_there_is_no_room_for_is_counted() {
@@ -153,5 +154,38 @@ mod tests {
         assert!(first.ends_with("first number=1") && !first.contains('\u{1b}'), "{first:?}");
         assert_eq!(lines.lines.try_recv().expect("a line").len(), MAX_LINE);
         assert_eq!(lines.left_out.load(Relaxed), 2);
+    }
+
+    /// Takes messages, and stores them when it is told to.
+    #[derive(Clone, Default)]
+    struct Slow(Arc<std::sync::Mutex<Vec<tokio::sync::oneshot::Sender<Result<(), Refusal>>>>>);
+
+    impl Publisher for Slow {
+        async fn publish(&self, _: OutboundMessage) -> Result<Receipt, Refusal> {
+            let (stored, receipt) = tokio::sync::oneshot::channel();
+            self.0.lock().expect("one at a time").push(stored);
+            Ok(Receipt(receipt))
+        }
+    }
+
+    /// A publisher leaves out what nobody waits for.
+    #[tokio::test(start_paused = true)]
+    async fn each_line_is_wanted_until_it_is_stored() {
+        let (lines, receiver) = mpsc::channel(ROOM);
+        let mut passed_on = Lines { lines: receiver, left_out: Arc::default() };
+        let (topic, stop) = (Slow::default(), CancellationToken::new());
+        for line in ["first", "second"] {
+            lines.try_send(line.into()).expect("room");
+        }
+        let look = async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            let accepted = std::mem::take(&mut *topic.0.lock().expect("one at a time"));
+            assert_eq!(accepted.iter().map(|stored| stored.is_closed()).collect::<Vec<_>>(), [false, false]);
+            stop.cancel();
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            accepted.into_iter().for_each(|stored| drop(stored.send(Ok(()))));
+        };
+        let (passed, ()) = tokio::join!(passed_on.pass_on(&topic, &[], &stop), look);
+        passed.expect("all are stored");
     }
 }

@@ -156,9 +156,11 @@ mod tests {
         assert_eq!(lines.left_out.load(Relaxed), 2);
     }
 
+    type Stored = tokio::sync::oneshot::Sender<Result<(), Refusal>>;
+
     /// Takes messages, and stores them when it is told to.
     #[derive(Clone, Default)]
-    struct Slow(Arc<std::sync::Mutex<Vec<tokio::sync::oneshot::Sender<Result<(), Refusal>>>>>);
+    struct Slow(Arc<std::sync::Mutex<Vec<Stored>>>);
 
     impl Publisher for Slow {
         async fn publish(&self, _: OutboundMessage) -> Result<Receipt, Refusal> {

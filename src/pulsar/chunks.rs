@@ -159,5 +159,4 @@ fn entry((ledger_id, entry_id): Place) -> MessageIdData {
 }
 
 #[cfg(test)]
-#[path = "chunks/tests.rs"]
 mod tests;

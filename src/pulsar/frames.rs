@@ -65,10 +65,14 @@ fn payload(mut rest: &[u8]) -> io::Result<Payload> {
 }
 
 /// What comes next, after its length.
-fn sized<'d>(rest: &mut &'d [u8]) -> io::Result<&'d [u8]> {
+pub(super) fn sized<'d>(rest: &mut &'d [u8]) -> io::Result<&'d [u8]> {
     let length = rest.try_get_u32().map_err(io::Error::other)? as usize;
-    let (taken, left) =
-        rest.split_at_checked(length).ok_or_else(|| io::Error::other("a frame is shorter than what it says of its parts"))?;
+    take(rest, length)
+}
+
+/// The next bytes.
+pub(super) fn take<'d>(rest: &mut &'d [u8], count: usize) -> io::Result<&'d [u8]> {
+    let (taken, left) = rest.split_at_checked(count).ok_or_else(|| io::Error::other("what came is shorter than it says of its parts"))?;
     *rest = left;
     Ok(taken)
 }

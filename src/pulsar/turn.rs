@@ -156,5 +156,4 @@ impl Turn {
 }
 
 #[cfg(test)]
-#[path = "turn/tests.rs"]
 mod tests;

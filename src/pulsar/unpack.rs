@@ -12,6 +12,7 @@ use ::pulsar::message::{
 use bytes::Bytes;
 use prost::Message;
 
+use super::frames::{sized, take};
 use crate::ports::{EntryId, InboundMessage};
 
 /// How many messages the broker counts an entry for.
@@ -52,8 +53,7 @@ pub(super) fn unpack(topic: &Arc<str>, id: &MessageIdData, payload: Payload) -> 
     }
     let mut rest = &data[..];
     let message = |batch_index| {
-        let size = u32::from_be_bytes(take(&mut rest, 4)?.try_into().map_err(io::Error::other)?);
-        let single = SingleMessageMetadata::decode(take(&mut rest, size as usize)?).map_err(io::Error::other)?;
+        let single = SingleMessageMetadata::decode(sized(&mut rest)?).map_err(io::Error::other)?;
         let payload = take(&mut rest, usize::try_from(single.payload_size).map_err(io::Error::other)?)?;
         Ok(InboundMessage {
             batch_index,
@@ -74,12 +74,6 @@ pub(super) fn unpack(topic: &Arc<str>, id: &MessageIdData, payload: Payload) -> 
 
 fn pairs(properties: Vec<KeyValue>) -> Vec<(String, String)> {
     properties.into_iter().map(|KeyValue { key, value }| (key, value)).collect()
-}
-
-fn take<'d>(rest: &mut &'d [u8], count: usize) -> io::Result<&'d [u8]> {
-    let (taken, left) = rest.split_at_checked(count).ok_or_else(|| io::Error::other("the batch is shorter than it says"))?;
-    *rest = left;
-    Ok(taken)
 }
 
 fn decompressed(data: Vec<u8>, compression: Option<i32>, size: Option<u32>) -> io::Result<Vec<u8>> {

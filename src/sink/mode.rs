@@ -294,5 +294,4 @@ pub fn is_as_written(action: &Action, there: Option<&Item>) -> bool {
 }
 
 #[cfg(test)]
-#[path = "mode/tests.rs"]
 mod tests;

@@ -46,8 +46,8 @@ enum End {
 pub async fn consume<R: StreamReader, L: LeaseTable, P: Publisher>(shared: &Shared<R, L, P>, mut tenure: Tenure<L>) -> Result<Outcome> {
     let lease = tenure.lease().clone();
     let from = mark::go_on(&lease, shared.clock.epoch_millis());
-    let once = shared.settings.once.as_ref();
-    let numbering = once.map(|once| Numbering::new(once, shared.reader.arn(), &lease.shard, &from, tenure.goes_on));
+    let numbering =
+        shared.settings.once.as_ref().map(|once| Numbering::new(once, shared.reader.arn(), &lease.shard, &from, tenure.goes_on));
     let tracker = if mark::is_ours(&lease) || !mark::is_rewound(&lease, shared.settings.rewind_on_adopt) {
         Tracker::new(from)
     } else {
@@ -111,7 +111,7 @@ pub async fn consume<R: StreamReader, L: LeaseTable, P: Publisher>(shared: &Shar
         // When the worker stops, whoever comes first may have it: the asker may stop as well.
         Ok(End::Stopped) => {
             let to = asker.filter(|_| !shared.stop.is_cancelled());
-            let Closed { lease, unsettled } = tenure.close(&progress, to.as_ref(), once.is_some()).await;
+            let Closed { lease, unsettled } = tenure.close(&progress, to.as_ref()).await;
             if unsettled && must_end(shared, &progress) {
                 return Err(producer_stays(&lease.shard, "Pulsar did not acknowledge everything in time"));
             }
@@ -125,7 +125,7 @@ pub async fn consume<R: StreamReader, L: LeaseTable, P: Publisher>(shared: &Shar
             Ok(Outcome::Lost(tenure.lease().clone()))
         }
         Err(error) => {
-            tenure.close(&progress, None, once.is_some()).await;
+            tenure.close(&progress, None).await;
             Err(error)
         }
     }
@@ -133,7 +133,7 @@ pub async fn consume<R: StreamReader, L: LeaseTable, P: Publisher>(shared: &Shar
 
 /// Whether another owner of the shard could not publish before this process ends (D2).
 fn must_end<R, L, P>(shared: &Shared<R, L, P>, progress: &Progress) -> bool {
-    shared.settings.once.is_some() && progress.has_producer() && !shared.stop.is_cancelled()
+    progress.has_producer() && !shared.stop.is_cancelled()
 }
 
 fn producer_stays(shard: &ShardId, why: &str) -> Error {

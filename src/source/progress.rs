@@ -92,10 +92,10 @@ impl Progress {
         self.lock().placed
     }
 
-    /// Whether all that an owner before may have published is passed: its name is needed no more.
+    /// Whether records are published once, and all that an owner before may have published is passed: its name is needed no more.
     pub fn is_past_doubt(&self) -> bool {
         let state = self.lock();
-        state.numbering.as_ref().is_none_or(|numbering| numbering.is_past_doubt(state.tracker.next()))
+        state.numbering.as_ref().is_some_and(|numbering| numbering.is_past_doubt(state.tracker.next()))
     }
 
     /// Records before the next one are gone (G1). `now`: epoch milliseconds.

@@ -116,16 +116,15 @@ impl Lines {
                 () = stop.cancelled() => None,
             };
             let left_out = self.left_out.swap(0, Relaxed);
-            let told = format!("{left_out} lines of the log are left out here: they came faster than the topic takes them");
-            let is_last = line.is_none();
-            for line in (left_out > 0).then(|| told.into_bytes()).into_iter().chain(line) {
-                receipts.push(publisher.publish(message(line)).await.map_err(|refusal| refusal.error)?.0);
+            if left_out > 0 {
+                let told = format!("{left_out} lines of the log are left out here: they came faster than the topic takes them");
+                receipts.push(publisher.publish(message(told.into_bytes())).await.map_err(|refusal| refusal.error)?.0);
             }
-            if is_last {
-                while receipts.next().await.is_some() {}
-                return Ok(());
-            }
+            let Some(line) = line else { break };
+            receipts.push(publisher.publish(message(line)).await.map_err(|refusal| refusal.error)?.0);
         }
+        while receipts.next().await.is_some() {}
+        Ok(())
     }
 }
 

@@ -366,20 +366,20 @@ impl<L: LeaseTable> Tenure<L> {
     }
 
     /// The last checkpoint, then gives the lease up (Z1), to `to` where that is given. Best effort: what fails here costs a takeover and
-    /// duplicates, no records. With nothing left that may be published again, the epoch of its numbers ends, where `ends_epoch` (D2).
-    pub async fn close(mut self, progress: &Progress, to: Option<&Holder>, ends_epoch: bool) -> Closed {
+    /// duplicates, no records. With nothing left that may be published again, the epoch of its numbers ends (D2).
+    pub async fn close(mut self, progress: &Progress, to: Option<&Holder>) -> Closed {
         if let Some(mark) = progress.due()
             && let Err(error) = self.checkpoint(&mark, progress).await
         {
             tracing::warn!(shard = %self.lease.shard, %error, "the last checkpoint was not written; its records will be published again");
         }
         let unsettled = progress.waiting() > 0 || progress.due().is_some();
-        if ends_epoch && unsettled && progress.has_producer() {
+        if unsettled && progress.has_producer() {
             tracing::warn!(shard = %self.lease.shard, "the lease is not released, since not all was published or checkpointed; it is free after the failover time");
             self.keeper.withheld().insert(self.lease.shard.clone());
             return Closed { lease: self.lease, unsettled };
         }
-        if ends_epoch && !unsettled && progress.is_past_doubt() {
+        if !unsettled && progress.is_past_doubt() {
             self.lease.mark = self.lease.mark.map(mark::closed);
         }
         let write = match to {

@@ -1,21 +1,22 @@
 //! Pulsar's transform functions before the archive's sink. (Pulsar has none for sources.)
 
-use std::fs;
+use std::{collections::BTreeSet, fs};
 
-use aws_sdk_dynamodb::types::StreamViewType;
-use serde_json::json;
+use aws_sdk_dynamodb::types::{AttributeValue, StreamViewType};
+use serde_json::{Value, json};
 
 use super::{
-    functions::Functions,
+    eventually,
+    functions::{Functions, PATIENCE, item},
     lab,
-    nar::{archive, ended, logged, put, same},
-    table::Table,
+    nar::{archive, ended, put},
+    table::{Item, Table},
 };
 use crate::support::java;
 
-/// What they return comes without the message, and what is in the message is not what they return: neither may be written as if it were the other.
+/// What the function (`tests/java/transform`) returns is what is written, whatever it is, and acknowledged as the message that it was made of.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_sink_with_a_transform_function_is_refused_with_a_reason_and_writes_nothing() {
+async fn a1_what_a_transform_function_returns_is_written_and_acknowledged() {
     let Some(lab) = lab("nar-transform").await else { return };
     let functions = Functions::new(&lab).await;
     let archive = &*archive(&functions).await;
@@ -23,26 +24,50 @@ async fn a_sink_with_a_transform_function_is_refused_with_a_reason_and_writes_no
     let package = functions.program.with_extension("jar");
     fs::copy(java::transform_functions(), &package).expect("copied");
     let package = format!("file://{}", package.display());
-    let transform = ["--transform-function", &package, "--transform-function-classname", "Same"];
+    let transform = ["--transform-function", &package, "--transform-function-classname", "Various"];
     let orders = Table::create(&lab, "orders", Some(StreamViewType::NewAndOldImages)).await;
-    let (copy, other) = (Table::create(&lab, "copy", None).await, Table::create(&lab, "other", None).await);
+    let copy = Table::create(&lab, "copy", None).await;
     let name = |what: &str| format!("{what}-{}", lab.unique);
-    let (source, sink, refused, topic) = (name("source"), name("sink"), name("refused"), name("changes"));
-    put(&orders, 0..3).await;
+    let (source, sink, topic) = (name("source"), name("sink"), name("changes"));
+    put(&orders, 0..8).await;
 
     let config = functions.source_config(&orders, json!({"awsSecretKey": "local"}));
     let create = ["sources", "create", "--archive", archive, "--name", &source, "--destination-topic-name", &topic];
     functions.admin(&[&create[..], &["--source-config", &config]].concat()).await;
-    let create = ["sinks", "create", "--archive", archive, "--subs-position", "Earliest", "--inputs", &topic, "--name"];
-    let into = |table: &Table| functions.config(json!({"tableName": table.name, "awsSecretKey": "local"}));
-    let (with, without) = (into(&other), into(&copy));
-    functions.admin(&[&create[..], &[&refused, "--sink-config", &with], &transform].concat()).await;
-    logged(&functions, &refused, &["This sink takes no transform function", "Remove transformFunction"]).await;
-    functions.admin(&[&create[..], &[&sink, "--sink-config", &without]].concat()).await;
-    same(&orders, &copy, 3).await;
-    assert!(other.items().await.is_empty(), "nothing was written");
+    let config = functions.config(json!({
+        "tableName": copy.name, "awsSecretKey": "local", "metadataAttributes": {"by": "property.by"}
+    }));
+    let create = ["sinks", "create", "--archive", archive, "--subs-position", "Earliest", "--inputs", &topic, "--name", &sink];
+    functions.admin(&[&create[..], &["--sink-config", &config], &transform].concat()).await;
 
-    for (kind, name) in [("sources", &source), ("sinks", &sink), ("sinks", &refused)] {
+    let made = |what: &str, number: usize| -> Item {
+        [
+            ("pk".into(), AttributeValue::S(format!("{what}-{number}"))),
+            ("sk".into(), AttributeValue::N(number.to_string())),
+            ("made".into(), AttributeValue::S(what.into())),
+        ]
+        .into()
+    };
+    let mut with_property = item(7);
+    with_property.insert("by".into(), AttributeValue::S("Various".into()));
+    // Of 1 the function returns nothing.
+    let expected = [item(0), made("text", 2), made("bytes", 3), made("json", 4), made("avro", 5), made("pair", 6), with_property];
+    let expected: BTreeSet<String> = expected.iter().map(super::table::canonical_item).collect();
+    let written = async || -> BTreeSet<String> { copy.items().await.into_values().collect() };
+    eventually("the transformed items", PATIENCE, async || (written().await.len() == expected.len()).then_some(())).await;
+    assert_eq!(written().await, expected);
+    let stats = format!("/admin/v2/persistent/public/default/{topic}/stats?getPreciseBacklog=true");
+    eventually("all acknowledged", PATIENCE, async || {
+        let stats = functions.request("GET", &stats, "application/json", &[]).await.ok()?;
+        let stats: Value = serde_json::from_str(&stats).ok()?;
+        let (of, [(_, subscription)]) = (stats["msgInCounter"].as_u64()?, &Vec::from_iter(stats["subscriptions"].as_object()?)[..]) else {
+            return None;
+        };
+        (of == 8 && subscription["msgBacklog"] == 0).then_some(())
+    })
+    .await;
+
+    for (kind, name) in [("sources", &source), ("sinks", &sink)] {
         functions.admin(&[kind, "delete", "--name", name]).await;
         ended(name).await;
     }

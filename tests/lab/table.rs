@@ -114,7 +114,7 @@ fn key(item: &Item) -> String {
     format!("{:?} {:?}", item["pk"], item["sk"])
 }
 
-fn canonical_item(item: &Item) -> String {
+pub fn canonical_item(item: &Item) -> String {
     let sorted: BTreeMap<&String, String> = item.iter().map(|(name, value)| (name, canonical(value))).collect();
     format!("{sorted:?}")
 }

@@ -3,6 +3,7 @@ package org.apache.pulsar.io.dynamodb;
 import java.io.DataInputStream;
 import java.io.IOException;
 import java.nio.ByteBuffer;
+import java.util.HashMap;
 import java.util.HashSet;
 import java.util.List;
 import java.util.Map;
@@ -25,6 +26,8 @@ public class DynamoDBSink implements Sink<GenericObject> {
     /** What the process has not answered. */
     private final Map<Long, Pending> pending = new ConcurrentHashMap<>();
     private final Set<Object> schemas = new HashSet<>();
+    private final Map<SchemaInfo, byte[]> transformed = new HashMap<>();
+    private boolean transforms;
     private NativeProcess process;
     private Semaphore room;
     private long lastId;
@@ -34,10 +37,7 @@ public class DynamoDBSink implements Sink<GenericObject> {
     @Override
     public void open(Map<String, Object> configs, SinkContext context) throws Exception {
         SinkConfig connector = context.getSinkConfig();
-        if (connector.getTransformFunctionClassName() != null) {
-            throw new IllegalArgumentException("This sink takes no transform function: Pulsar hands over what it returns without the message, and so "
-                    + "without its id, time and schema. Remove transformFunction, and transform with a function of its own, which writes to another topic");
-        }
+        transforms = connector.getTransformFunctionClassName() != null;
         process = new NativeProcess("sink", connector, configs, connector.getSecrets(), context, this::answered);
         room = new Semaphore(process.credit);
     }
@@ -59,38 +59,41 @@ public class DynamoDBSink implements Sink<GenericObject> {
 
     @Override
     public void write(Record<GenericObject> record) throws Exception {
-        Message<GenericObject> message = record.getMessage().orElseThrow();
-        int cost = Math.min(process.credit, MESSAGE_COST + message.size());
+        Record<?> input = transforms ? Content.input(record) : record;
+        Message<?> message = input.getMessage().orElseThrow();
+        Content own = Content.of(message);
+        Content content = transforms ? own.after(record, record.getValue() == input.getValue(), transformed) : own;
+        int cost = Math.min(process.credit, MESSAGE_COST + content.size());
         room.acquire(cost);
-        tellSchema(message);
+        tellSchema(message.getTopicName(), content);
         long id = ++lastId;
         pending.put(id, new Pending(record, cost));
         process.say(Frames.MESSAGE, frame -> {
             frame.writeLong(id);
             Frames.put(frame, message.getMessageId().toByteArray());
             frame.writeLong(message.getPublishTime());
-            frame.writeLong(message.getEventTime() > 0 ? message.getEventTime() : -1);
+            frame.writeLong(content.eventTime() > 0 ? content.eventTime() : -1);
             Frames.put(frame, message.getTopicName());
-            Frames.put(frame, message.hasKey() ? message.getKey() : null);
-            frame.writeBoolean(message.hasBase64EncodedKey());
+            Frames.put(frame, content.key());
+            frame.writeBoolean(content.binaryKey());
             Frames.put(frame, message.hasOrderingKey() ? message.getOrderingKey() : null);
-            Frames.put(frame, message.getSchemaVersion());
+            Frames.put(frame, content.schemaVersion());
             Frames.put(frame, message.getProducerName());
             frame.writeLong(message.getSequenceId());
-            Frames.put(frame, message.getProperties());
-            Frames.put(frame, message.size() == 0 && message.getValue() == null ? null : message.getData());
+            Frames.put(frame, content.properties());
+            Frames.put(frame, content.value());
         });
     }
 
     /** Once, before the first message that was written with it. */
-    private void tellSchema(Message<GenericObject> message) {
-        byte[] version = message.getSchemaVersion();
-        if (version == null || !schemas.add(List.of(message.getTopicName(), ByteBuffer.wrap(version)))) {
+    private void tellSchema(String topic, Content content) {
+        byte[] version = content.schemaVersion();
+        if (version == null || !schemas.add(List.of(topic, ByteBuffer.wrap(version)))) {
             return;
         }
-        SchemaInfo info = message.getReaderSchema().map(schema -> schema.getSchemaInfo()).orElse(null);
+        SchemaInfo info = content.schema().get();
         process.say(Frames.SCHEMA, frame -> {
-            Frames.put(frame, message.getTopicName());
+            Frames.put(frame, topic);
             Frames.put(frame, version);
             Frames.put(frame, (info == null ? SchemaType.NONE : info.getType()).name());
             Frames.put(frame, info == null ? null : info.getSchema());

@@ -1,0 +1,69 @@
+package org.apache.pulsar.io.dynamodb;
+
+import static java.nio.charset.StandardCharsets.UTF_8;
+
+import java.util.Base64;
+import java.util.Map;
+import java.util.function.Supplier;
+import org.apache.pulsar.client.api.Message;
+import org.apache.pulsar.client.api.Schema;
+import org.apache.pulsar.client.api.schema.GenericObject;
+import org.apache.pulsar.client.api.schema.GenericRecord;
+import org.apache.pulsar.client.api.schema.KeyValueSchema;
+import org.apache.pulsar.common.schema.KeyValue;
+import org.apache.pulsar.common.schema.KeyValueEncodingType;
+import org.apache.pulsar.common.schema.SchemaInfo;
+import org.apache.pulsar.functions.api.Record;
+
+/** What of a message a transform function can change. */
+record Content(String key, boolean binaryKey, long eventTime, Map<String, String> properties, byte[] schemaVersion,
+               Supplier<SchemaInfo> schema, byte[] value) {
+
+    static Content of(Message<?> message) {
+        return new Content(message.hasKey() ? message.getKey() : null, message.hasBase64EncodedKey(), message.getEventTime(), message.getProperties(),
+                message.getSchemaVersion(), () -> message.getReaderSchema().map(Schema::getSchemaInfo).orElse(null),
+                message.size() == 0 && message.getValue() == null ? null : message.getData());
+    }
+
+    int size() {
+        return value == null ? 0 : value.length;
+    }
+
+    /** What the transform function was called with. Pulsar keeps it beside what its interface tells of a record. */
+    static Record<?> input(Record<?> output) {
+        try {
+            return (Record<?>) output.getClass().getMethod("getSourceRecord").invoke(output);
+        } catch (ReflectiveOperationException e) {
+            throw new IllegalStateException("This version of Pulsar does not tell which message the output of a transform function is of: remove "
+                    + "transformFunction, and transform with a function of its own, which writes to another topic", e);
+        }
+    }
+
+    /** This message's, after the function. {@code versions}: of the schemas that functions bring, which the topic does not know. */
+    Content after(Record<?> output, boolean sameValue, Map<SchemaInfo, byte[]> versions) {
+        String key = output.getKey().orElse(null);
+        long eventTime = output.getEventTime().orElse(-1L);
+        if (sameValue || output.getValue() == null) {
+            byte[] value = sameValue ? this.value : null;
+            return new Content(key, binaryKey && this.key.equals(key), eventTime, output.getProperties(), schemaVersion, this.schema, value);
+        }
+        Object value = output.getValue() instanceof GenericObject object && !(object instanceof GenericRecord) ? object.getNativeObject() : output.getValue();
+        Schema<?> schema = output.getSchema();
+        if (schema == null) {
+            throw new IllegalArgumentException("The transform function's record has no schema for its " + value.getClass().getName()
+                    + ": return context.newOutputRecordBuilder(SCHEMA).value(…).build()");
+        }
+        boolean apart = value instanceof KeyValue && ((KeyValueSchema<?, ?>) schema).getKeyValueEncodingType() == KeyValueEncodingType.SEPARATED;
+        if (apart) {
+            key = Base64.getEncoder().encodeToString(encode(((KeyValueSchema<?, ?>) schema).getKeySchema(), ((KeyValue<?, ?>) value).getKey()));
+        }
+        SchemaInfo info = schema.getSchemaInfo();
+        byte[] version = versions.computeIfAbsent(info, another -> ("transformed " + versions.size()).getBytes(UTF_8));
+        return new Content(key, apart, eventTime, output.getProperties(), version, () -> info, encode(schema, value));
+    }
+
+    @SuppressWarnings("unchecked")
+    private static <T> byte[] encode(Schema<T> schema, Object value) {
+        return schema.encode((T) value);
+    }
+}

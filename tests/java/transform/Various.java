@@ -1,0 +1,84 @@
+import java.nio.charset.StandardCharsets;
+import java.util.Map;
+import java.util.regex.Matcher;
+import java.util.regex.Pattern;
+import org.apache.pulsar.client.api.Schema;
+import org.apache.pulsar.client.api.schema.GenericObject;
+import org.apache.pulsar.common.schema.KeyValue;
+import org.apache.pulsar.common.schema.KeyValueEncodingType;
+import org.apache.pulsar.functions.api.Context;
+import org.apache.pulsar.functions.api.Function;
+import org.apache.pulsar.functions.api.Record;
+import org.apache.pulsar.functions.api.utils.FunctionRecord.FunctionRecordBuilder;
+
+/** A transform function for a sink: it makes of each item's event one of the things that a function can return, by the item's number. */
+public class Various implements Function<GenericObject, Record<Object>> {
+    private static final Pattern ITEM = Pattern.compile("item-(\\d+)");
+
+    public static class Id {
+        public String pk;
+    }
+
+    public static class Rest {
+        public int sk;
+        public String made;
+    }
+
+    public static class Item {
+        public String pk;
+        public int sk;
+        public String made;
+    }
+
+    @Override
+    @SuppressWarnings("unchecked")
+    public Record<Object> process(GenericObject input, Context context) {
+        Matcher found = ITEM.matcher(new String((byte[]) input.getNativeObject(), StandardCharsets.UTF_8));
+        if (!found.find()) {
+            throw new IllegalArgumentException("no event of an item");
+        }
+        int number = Integer.parseInt(found.group(1));
+        switch (number) {
+            case 0:
+                return (Record<Object>) context.getCurrentRecord();
+            case 1:
+                return null;
+            case 2:
+                return record(context, Schema.STRING, json("text", number)).build();
+            case 3:
+                return record(context, Schema.BYTES, json("bytes", number).getBytes(StandardCharsets.UTF_8)).build();
+            case 4:
+                return record(context, Schema.JSON(Item.class), item("json", number)).build();
+            case 5:
+                return record(context, Schema.AVRO(Item.class), item("avro", number)).build();
+            case 6:
+                Id id = new Id();
+                id.pk = "pair-6";
+                Rest rest = new Rest();
+                rest.sk = number;
+                rest.made = "pair";
+                Schema<KeyValue<Id, Rest>> pair = Schema.KeyValue(Schema.JSON(Id.class), Schema.AVRO(Rest.class), KeyValueEncodingType.SEPARATED);
+                return record(context, pair, new KeyValue<>(id, rest)).build();
+            default:
+                // Only what is beside the value.
+                return record(context, context.getCurrentRecord().getSchema(), input).key("a key").properties(Map.of("by", "Various")).build();
+        }
+    }
+
+    @SuppressWarnings("unchecked")
+    private static FunctionRecordBuilder<Object> record(Context context, Schema<?> schema, Object value) {
+        return context.newOutputRecordBuilder((Schema<Object>) schema).value(value);
+    }
+
+    private static String json(String made, int number) {
+        return String.format("{\"pk\":\"%s-%d\",\"sk\":%d,\"made\":\"%s\"}", made, number, number, made);
+    }
+
+    private static Item item(String made, int number) {
+        Item item = new Item();
+        item.pk = made + "-" + number;
+        item.sk = number;
+        item.made = made;
+        return item;
+    }
+}

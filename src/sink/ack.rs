@@ -75,6 +75,7 @@ impl Acks {
     }
 
     fn count(&mut self, id: &EntryId, index: u32, size: u32) -> Option<Slot> {
+        debug_assert!(index < size, "A1: message {index} of {size} would never be acknowledged");
         let place = match self.places.get(id) {
             Some(place) => *place,
             None if index > 0 => return None,

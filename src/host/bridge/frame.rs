@@ -197,8 +197,8 @@ impl Body {
         let payload = self.blob()?;
         let message = InboundMessage {
             entry: EntryId { topic, ledger, entry, batch_index },
-            // Acknowledged one by one: each stands for itself.
-            batch_index: batch_index.unwrap_or(0),
+            // Acknowledged one by one: each stands for itself (A1).
+            batch_index: 0,
             batch_size: 1,
             key,
             key_is_base64,
@@ -310,6 +310,26 @@ mod tests {
         assert!(read_version(&mut [].as_slice()).expect("the end").is_none());
         let error = read(&mut frame(99, &[]).as_slice()).expect_err("unknown").to_string();
         assert!(error.contains("unknown type 99"), "{error}");
+    }
+
+    #[test]
+    fn a1_a_message_of_a_batch_is_an_entry_of_its_own() {
+        let mut body = 7u64.to_be_bytes().to_vec();
+        // Ledger 300, entry 2, place 5 in its batch.
+        put(&mut body, Some(&[8, 0xac, 2, 16, 2, 32, 5]));
+        body.extend([1000i64, -1].map(i64::to_be_bytes).concat());
+        put(&mut body, Some(b"persistent://public/default/in"));
+        put(&mut body, None);
+        body.push(0);
+        [None, None, None].into_iter().for_each(|text| put(&mut body, text));
+        body.extend((-1i64).to_be_bytes());
+        body.extend(0u32.to_be_bytes());
+        put(&mut body, Some(b"payload"));
+        let Ok(Some(FromShim::Message(Numbered { message, .. }))) = read(&mut frame(MESSAGE, &body).as_slice()) else {
+            panic!("a message");
+        };
+        assert_eq!((message.entry.batch_index, message.batch_index, message.batch_size), (Some(5), 0, 1));
+        assert_eq!(message.id(), "300:2:5");
     }
 
     #[test]

@@ -31,7 +31,6 @@ public class Various implements Function<GenericObject, Record<Object>> {
     }
 
     @Override
-    @SuppressWarnings("unchecked")
     public Record<Object> process(GenericObject input, Context context) {
         Matcher found = ITEM.matcher(new String((byte[]) input.getNativeObject(), StandardCharsets.UTF_8));
         if (!found.find()) {
@@ -40,7 +39,7 @@ public class Various implements Function<GenericObject, Record<Object>> {
         int number = Integer.parseInt(found.group(1));
         switch (number) {
             case 0:
-                return (Record<Object>) context.getCurrentRecord();
+                return record(context, Schema.BYTES, input.getNativeObject()).build();
             case 1:
                 return null;
             case 2:
@@ -60,8 +59,7 @@ public class Various implements Function<GenericObject, Record<Object>> {
                 Schema<KeyValue<Id, Rest>> pair = Schema.KeyValue(Schema.JSON(Id.class), Schema.AVRO(Rest.class), KeyValueEncodingType.SEPARATED);
                 return record(context, pair, new KeyValue<>(id, rest)).build();
             default:
-                // Only what is beside the value.
-                return record(context, context.getCurrentRecord().getSchema(), input).key("a key").properties(Map.of("by", "Various")).build();
+                return record(context, Schema.BYTES, input.getNativeObject()).key("a key").properties(Map.of("by", "Various")).build();
         }
     }
 

@@ -8,7 +8,7 @@ import java.util.function.Supplier;
 import org.apache.pulsar.client.api.Message;
 import org.apache.pulsar.client.api.Schema;
 import org.apache.pulsar.client.api.schema.GenericObject;
-import org.apache.pulsar.client.api.schema.GenericRecord;
+import org.apache.pulsar.client.api.schema.GenericSchema;
 import org.apache.pulsar.client.api.schema.KeyValueSchema;
 import org.apache.pulsar.common.schema.KeyValue;
 import org.apache.pulsar.common.schema.KeyValueEncodingType;
@@ -39,19 +39,13 @@ record Content(String key, boolean binaryKey, long eventTime, Map<String, String
         }
     }
 
-    /** This message's, after the function. {@code versions}: of the schemas that functions bring, which the topic does not know. */
-    Content after(Record<?> output, boolean sameValue, Map<SchemaInfo, byte[]> versions) {
+    /** What the function has made of it. {@code versions}: of the schemas that it uses, which the topic does not know. */
+    static Content transformed(Record<?> output, Map<SchemaInfo, byte[]> versions) {
         String key = output.getKey().orElse(null);
-        long eventTime = output.getEventTime().orElse(-1L);
-        if (sameValue || output.getValue() == null) {
-            byte[] value = sameValue ? this.value : null;
-            return new Content(key, binaryKey && this.key.equals(key), eventTime, output.getProperties(), schemaVersion, this.schema, value);
-        }
-        Object value = output.getValue() instanceof GenericObject object && !(object instanceof GenericRecord) ? object.getNativeObject() : output.getValue();
         Schema<?> schema = output.getSchema();
-        if (schema == null) {
-            throw new IllegalArgumentException("The transform function's record has no schema for its " + value.getClass().getName()
-                    + ": return context.newOutputRecordBuilder(SCHEMA).value(…).build()");
+        Object value = output.getValue();
+        if (value instanceof GenericObject object && !(schema instanceof GenericSchema)) {
+            value = object.getNativeObject();
         }
         boolean apart = value instanceof KeyValue && ((KeyValueSchema<?, ?>) schema).getKeyValueEncodingType() == KeyValueEncodingType.SEPARATED;
         if (apart) {
@@ -59,7 +53,8 @@ record Content(String key, boolean binaryKey, long eventTime, Map<String, String
         }
         SchemaInfo info = schema.getSchemaInfo();
         byte[] version = versions.computeIfAbsent(info, another -> ("transformed " + versions.size()).getBytes(UTF_8));
-        return new Content(key, apart, eventTime, output.getProperties(), version, () -> info, encode(schema, value));
+        return new Content(key, apart, output.getEventTime().orElse(-1L), output.getProperties(), version, () -> info,
+                value == null ? null : encode(schema, value));
     }
 
     @SuppressWarnings("unchecked")

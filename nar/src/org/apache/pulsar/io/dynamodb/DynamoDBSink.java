@@ -59,10 +59,8 @@ public class DynamoDBSink implements Sink<GenericObject> {
 
     @Override
     public void write(Record<GenericObject> record) throws Exception {
-        Record<?> input = transforms ? Content.input(record) : record;
-        Message<?> message = input.getMessage().orElseThrow();
-        Content own = Content.of(message);
-        Content content = transforms ? own.after(record, record.getValue() == input.getValue(), transformed) : own;
+        Message<?> message = (transforms ? Content.input(record) : record).getMessage().orElseThrow();
+        Content content = transforms ? Content.transformed(record, transformed) : Content.of(message);
         int cost = Math.min(process.credit, MESSAGE_COST + content.size());
         room.acquire(cost);
         tellSchema(message.getTopicName(), content);

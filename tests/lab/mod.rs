@@ -15,6 +15,7 @@ mod leases;
 mod memory;
 mod modes;
 mod nar;
+mod nar_backlog;
 mod nar_threads;
 mod nar_transform;
 mod once;

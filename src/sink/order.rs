@@ -28,12 +28,14 @@ impl Order {
     }
 
     fn mixed(&mut self, message: &InboundMessage) -> Option<String> {
-        if !self.by_key || message.batch_size < 2 {
+        if !self.by_key || message.batch_size < 2 && message.entry.batch_index.is_none() {
             return None;
         }
         let key = sticky(message);
+        // Also where its messages are acknowledged one by one.
+        let batch = EntryId { batch_index: None, ..message.entry.clone() };
         match &self.batch {
-            Some((entry, first)) if *entry == message.entry => (first.as_deref() != key).then(|| {
+            Some((entry, first)) if *entry == batch => (first.as_deref() != key).then(|| {
                 let [first, key] = [first.as_deref(), key].map(|key| String::from_utf8_lossy(key.unwrap_or_default()));
                 format!(
                     "its batch has the keys {first:?} and {key:?}, and goes to one consumer of a Key_Shared subscription, whatever keys are in it: its producer has to send \
@@ -41,7 +43,7 @@ impl Order {
                 )
             }),
             _ => {
-                self.batch = Some((message.entry.clone(), key.map(<[u8]>::to_vec)));
+                self.batch = Some((batch, key.map(<[u8]>::to_vec)));
                 None
             }
         }
@@ -130,9 +132,15 @@ mod tests {
         let of_one_ordering_key = [batched(2, 0, "a", Some("x")), batched(2, 1, "b", Some("x"))];
         let of_two = [batched(3, 0, "b", None), batched(3, 1, "c", None)];
         let messages = [of_one_key, of_one_ordering_key, of_two].concat();
-        for (by_key, wanted) in [(true, [false, false, false, false, false, true]), (false, [false; 6])] {
-            let mut order = Order::new(by_key);
-            assert_eq!(messages.iter().map(|message| order.lost(message).is_some()).collect::<Vec<_>>(), wanted);
+        let one_by_one = messages.iter().map(|message| {
+            let entry = EntryId { batch_index: Some(message.batch_index), ..message.entry.clone() };
+            InboundMessage { entry, batch_index: 0, batch_size: 1, ..message.clone() }
+        });
+        for messages in [one_by_one.collect(), messages] {
+            for (by_key, wanted) in [(true, [false, false, false, false, false, true]), (false, [false; 6])] {
+                let mut order = Order::new(by_key);
+                assert_eq!(messages.iter().map(|message| order.lost(message).is_some()).collect::<Vec<_>>(), wanted);
+            }
         }
     }
 }

@@ -45,6 +45,12 @@ struct Connector {
     inputs: Vec<String>,
     /// Pulsar keeps it, by what is acknowledged.
     processing_guarantees: String,
+    /// Of a sink: a Failover subscription.
+    #[serde(default)]
+    retain_ordering: Option<bool>,
+    /// Of a sink: a Key_Shared subscription.
+    #[serde(default)]
+    retain_key_ordering: Option<bool>,
     /// Of a sink: how often Pulsar delivers what is given back before it goes to the dead-letter topic. Negative or absent: without end.
     #[serde(default)]
     max_message_retries: Option<i64>,
@@ -95,24 +101,25 @@ impl Open {
             Direction::Sink => (properties::<SinkKeys>(), ALIASES),
         };
         self.secrets.retain(|name, _| known.contains_key(name) || aliases.names.iter().any(|(alias, _)| alias == name));
-        let Connector { tenant, namespace, name, topic_name, inputs, processing_guarantees, .. } = self.connector;
-        let topics = match self.kind {
-            Direction::Source => ("topicName", topic_name.into()),
-            Direction::Sink => ("inputs", inputs.into()),
-        };
-        let top = [
+        let Connector { tenant, namespace, name, topic_name, inputs, processing_guarantees, retain_ordering, retain_key_ordering, .. } =
+            self.connector;
+        let mut top: Vec<(&str, Value)> = vec![
             ("tenant", tenant.into()),
             ("namespace", namespace.into()),
             ("name", name.into()),
-            topics,
             ("processingGuarantees", processing_guarantees.into()),
             ("configs", self.configs.into()),
             ("secrets", self.secrets.into()),
         ];
-        Document {
-            name: "of the connector".into(),
-            top: top.map(|(name, value): (&str, Value)| (name.into(), value)).into_iter().collect(),
+        match self.kind {
+            Direction::Source => top.push(("topicName", topic_name.into())),
+            Direction::Sink => top.extend([
+                ("inputs", inputs.into()),
+                ("retainOrdering", retain_ordering.unwrap_or_default().into()),
+                ("retainKeyOrdering", retain_key_ordering.unwrap_or_default().into()),
+            ]),
         }
+        Document { name: "of the connector".into(), top: top.into_iter().map(|(name, value)| (name.into(), value)).collect() }
     }
 }
 
@@ -146,6 +153,23 @@ mod tests {
         let source = source(&[("configs", json!({"awsDynamodbStreamArn": "table:orders", "awsRegion": "us-east-1"}))]).expect("complete");
         assert_eq!(source.settings.worker_id, "public/default/orders-3");
         assert_eq!(source.topic, "persistent://public/default/out");
+    }
+
+    #[test]
+    fn k1_a_sink_knows_the_subscription_that_pulsar_has_made_for_it() {
+        for (retained, by_key) in
+            [(json!({"retainKeyOrdering": true, "retainOrdering": false}), true), (json!({"retainOrdering": null}), false)]
+        {
+            let mut connector = json!({
+                "tenant": "public", "namespace": "default", "name": "copy", "inputs": ["in"], "processingGuarantees": "ATLEAST_ONCE"
+            });
+            connector.as_object_mut().expect("an object").extend(retained.as_object().expect("an object").clone());
+            let open = json!({
+                "kind": "sink", "instance": 0, "connector": connector, "secrets": {}, "configs": {"tableName": "copy", "awsRegion": "us-east-1"},
+            });
+            let Job::Sink { sink, .. } = job(open.to_string().as_bytes(), &BTreeMap::new()).expect("complete") else { panic!("a sink") };
+            assert_eq!(sink.settings.by_key, by_key, "{retained}");
+        }
     }
 
     #[test]

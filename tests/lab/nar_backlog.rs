@@ -49,7 +49,7 @@ async fn a1_k1_a_backlog_is_written_in_order_and_acknowledged_to_its_end() {
     let config = functions.config(json!({"tableName": copy.name, "awsSecretKey": "local"}));
     let create = ["sinks", "create", "--archive", archive, "--subs-position", "Earliest", "--inputs", &topic, "--name", &sink];
     functions.admin(&[&create[..], &["--sink-config", &config]].concat()).await;
-    acknowledged(&functions, &topic, MESSAGES as u64).await;
+    acknowledged(&functions, &topic, &sink, MESSAGES as u64).await;
     let status = functions.status_of("sinks", &sink, |status| sum(status, "numWrittenToSink") >= MESSAGES as u64).await;
     assert_eq!((sum(&status, "numWrittenToSink"), sum(&status, "numRestarts")), (MESSAGES as u64, 0), "{status}");
     let expected = |item: usize| {

@@ -56,7 +56,7 @@ async fn a1_what_a_transform_function_returns_is_written_and_acknowledged() {
     let written = async || -> BTreeSet<String> { copy.items().await.into_values().collect() };
     eventually("the transformed items", PATIENCE, async || (written().await.len() == expected.len()).then_some(())).await;
     assert_eq!(written().await, expected);
-    acknowledged(&functions, &topic, 8).await;
+    acknowledged(&functions, &topic, &sink, 8).await;
 
     for (kind, name) in [("sources", &source), ("sinks", &sink)] {
         functions.admin(&[kind, "delete", "--name", name]).await;

@@ -19,6 +19,7 @@ use tokio::{
 
 use super::{
     Lab, eventually, lab,
+    nar::{local_runners, signal},
     table::{self, Item, Table},
     topic::Topic,
 };
@@ -272,12 +273,15 @@ async fn z1_localrun_publishes_and_leaves_no_process_behind() {
     assert_eq!(reader.next().await.json["dynamodb"]["Keys"]["sk"]["N"], "1");
     let started = functions.processes(&name);
     assert_eq!(started.len(), 1);
-    // As a terminal's Ctrl-C does: everybody is told, and then the tool tells its child once more.
-    for id in [running.id().expect("it runs"), started[0]] {
-        assert!(Command::new("kill").args(["-INT", &id.to_string()]).status().await.expect("kill runs").success());
+    let runners = local_runners(&name);
+    assert_eq!(runners.len(), 1);
+    // As a terminal's Ctrl-C does: everybody is told, and then each tells its child once more. Who is not told would start it again.
+    for id in [running.id().expect("it runs"), runners[0], started[0]] {
+        signal("-INT", id).await;
     }
     running.wait().await.expect("it ends");
-    eventually("the function ends", PATIENCE, async || functions.processes(&name).is_empty().then_some(())).await;
+    let ended = async || (functions.processes(&name).is_empty() && local_runners(&name).is_empty()).then_some(());
+    eventually("the function ends", PATIENCE, ended).await;
     let leases = table::client(&lab).scan().table_name(format!("leases-{}", lab.unique)).send().await.expect("scan");
     let rows = leases.items.unwrap_or_default();
     assert!(!rows.is_empty() && rows.iter().all(|row| !row.contains_key("leaseOwner")), "released, as by a clean stop: {rows:?}");

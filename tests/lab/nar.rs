@@ -40,6 +40,11 @@ fn processes() -> Vec<u32> {
     fs::read_dir("/proc").expect("Linux").filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect()
 }
 
+/// The virtual machines of `localrun` for this connector, below the tool's own.
+pub fn local_runners(name: &str) -> Vec<u32> {
+    processes().into_iter().filter(|id| line(*id).contains("LocalRunner") && line(*id).contains(name)).collect()
+}
+
 /// The command line of a process, its words ended by zeros.
 fn line(id: u32) -> String {
     fs::read_to_string(format!("/proc/{id}/cmdline")).unwrap_or_default()
@@ -293,7 +298,7 @@ async fn z1_h1_localrun_has_source_and_sink_as_threads_and_leaves_no_process_beh
     let mut tool = run(&[&publish[..], &[&broken]].concat(), Some(&forbidden));
     logged(&functions, &broken, &[&format!("Cannot run program \"{}\": error=13, Permission denied", forbidden.display())]).await;
     // It tries again and again, in a virtual machine below the tool's.
-    for machine in processes().into_iter().filter(|id| line(*id).contains("LocalRunner") && line(*id).contains(&broken)) {
+    for machine in local_runners(&broken) {
         signal("-KILL", machine).await;
     }
     tool.wait().await.expect("it ends with it");

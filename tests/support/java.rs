@@ -69,7 +69,7 @@ fn compile_to(classes: &str, folder: &str, more: Vec<PathBuf>, libraries: &str) 
     let classes = Path::new(env!("CARGO_TARGET_TMPDIR")).join(classes);
     let mut javac = Command::new(tool("javac"));
     let lint = "-Xlint:all,-deprecation,-processing,-classfile,-path,-try";
-    javac.args(["--release", "17", lint, "-Werror", "-proc:none", "-cp", libraries, "-d"]);
+    javac.args(["--release", "17", "-encoding", "UTF-8", lint, "-Werror", "-proc:none", "-cp", libraries, "-d"]);
     let output = javac.arg(&classes).args(&files).output().expect("javac starts");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     classes

@@ -47,7 +47,9 @@ pub fn transform_functions() -> PathBuf {
 /// The smallest heap and fewest threads that do: several of these share a small machine with the other parts.
 fn java(classes: &Path, libraries: &str, name: &str) -> Command {
     let mut command = Command::new(tool("java"));
-    command.args(["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Dslf4j.internal.verbosity=ERROR", "-cp"]);
+    // The records are UTF-8, whatever the locale is.
+    command.args(["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Dfile.encoding=UTF-8", "-Dstdout.encoding=UTF-8"]);
+    command.args(["-Dslf4j.internal.verbosity=ERROR", "-cp"]);
     command.arg(format!("{}:{libraries}", classes.display())).arg(name);
     command
 }

@@ -60,6 +60,8 @@ pub enum FromShim {
 #[derive(Debug, Clone)]
 pub struct Numbered {
     pub id: u64,
+    /// How many messages its batch has at the broker; 1 without one.
+    pub batch_size: u32,
     pub message: InboundMessage,
 }
 
@@ -185,7 +187,7 @@ impl Body {
 
     fn message(&mut self) -> Result<Numbered> {
         let id = self.u64()?;
-        let (ledger, entry, batch_index) =
+        let (ledger, entry, batch_index, batch_size) =
             message_id::decode(&self.blob()?.unwrap_or_default()).map_err(|why| broken(&format!("a message id: {why}")))?;
         let (publish_time, event_time) = (self.u64()?, self.optional()?);
         let topic = self.some_text()?.into();
@@ -212,7 +214,7 @@ impl Body {
             sequence_id,
             schema_version,
         };
-        Ok(Numbered { id, message })
+        Ok(Numbered { id, batch_size, message })
     }
 }
 
@@ -350,7 +352,7 @@ mod tests {
         put(&mut whole, Some(b"name"));
         put(&mut whole, Some(b"value"));
         put(&mut whole, Some(b"payload"));
-        let Ok(Some(FromShim::Message(Numbered { id: 7, message }))) = read(&mut frame(MESSAGE, &whole).as_slice()) else {
+        let Ok(Some(FromShim::Message(Numbered { id: 7, message, .. }))) = read(&mut frame(MESSAGE, &whole).as_slice()) else {
             panic!("a message");
         };
         assert_eq!((message.id().as_str(), message.key.as_deref(), message.key_is_base64), ("300:2:0", Some("clé"), true));

@@ -61,7 +61,7 @@ public class DynamoDBSink implements Sink<GenericObject> {
     public void write(Record<GenericObject> record) throws Exception {
         Message<?> message = (transforms ? Content.input(record) : record).getMessage().orElseThrow();
         Content content = transforms ? Content.transformed(record, transformed) : Content.of(message);
-        int cost = Math.min(process.credit, MESSAGE_COST + content.size());
+        int cost = Math.min(process.credit, MESSAGE_COST + Math.max(content.size(), message.size()));
         room.acquire(cost);
         tellSchema(message.getTopicName(), content);
         long id = ++lastId;

@@ -76,7 +76,9 @@ pub fn job(json: &[u8], environment: &BTreeMap<String, String>) -> Result<Job> {
         .map_err(|error| Error::new(Kind::Configuration, "understand the NAR's shim", format!("its OPEN frame: {error}")))?;
     let connector = &open.connector;
     let worker = worker_id(&connector.tenant, &connector.namespace, &connector.name, open.instance);
-    let (kind, redelivers) = (open.kind, connector.max_message_retries.is_some_and(|retries| retries >= 0));
+    // A Failover subscription does not count deliveries: what is given back would come again for ever.
+    let counts = !connector.retain_ordering.unwrap_or_default();
+    let (kind, redelivers) = (open.kind, counts && connector.max_message_retries.is_some_and(|retries| retries >= 0));
     let document = open.document();
     match kind {
         Direction::Source => {
@@ -157,9 +159,12 @@ mod tests {
 
     #[test]
     fn k1_a_sink_knows_the_subscription_that_pulsar_has_made_for_it() {
-        for (retained, by_key) in
-            [(json!({"retainKeyOrdering": true, "retainOrdering": false}), true), (json!({"retainOrdering": null}), false)]
-        {
+        for (retained, by_key, counts) in [
+            (json!({"retainKeyOrdering": true, "retainOrdering": false, "maxMessageRetries": 2}), true, true),
+            (json!({"retainOrdering": null, "maxMessageRetries": 0}), false, true),
+            (json!({"retainOrdering": true, "maxMessageRetries": 2}), false, false),
+            (json!({"maxMessageRetries": -1}), false, false),
+        ] {
             let mut connector = json!({
                 "tenant": "public", "namespace": "default", "name": "copy", "inputs": ["in"], "processingGuarantees": "ATLEAST_ONCE"
             });
@@ -167,8 +172,10 @@ mod tests {
             let open = json!({
                 "kind": "sink", "instance": 0, "connector": connector, "secrets": {}, "configs": {"tableName": "copy", "awsRegion": "us-east-1"},
             });
-            let Job::Sink { sink, .. } = job(open.to_string().as_bytes(), &BTreeMap::new()).expect("complete") else { panic!("a sink") };
-            assert_eq!(sink.settings.by_key, by_key, "{retained}");
+            let Job::Sink { sink, redelivers } = job(open.to_string().as_bytes(), &BTreeMap::new()).expect("complete") else {
+                panic!("a sink")
+            };
+            assert_eq!((sink.settings.by_key, redelivers), (by_key, counts), "{retained}");
         }
     }
 

@@ -371,6 +371,11 @@ pub struct EntryId {
 }
 
 impl EntryId {
+    /// The broker's entry that it is or is in: the same for all messages of a batch.
+    pub fn whole(&self) -> Self {
+        Self { batch_index: None, ..self.clone() }
+    }
+
     /// The topic's own name, and the number of its partition where it has some.
     pub fn topic_and_partition(&self) -> (&str, Option<&str>) {
         topic_and_partition(&self.topic)

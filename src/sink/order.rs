@@ -33,7 +33,7 @@ impl Order {
         }
         let key = sticky(message);
         // Also where its messages are acknowledged one by one.
-        let batch = EntryId { batch_index: None, ..message.entry.clone() };
+        let batch = message.entry.whole();
         match &self.batch {
             Some((entry, first)) if *entry == batch => (first.as_deref() != key).then(|| {
                 let [first, key] = [first.as_deref(), key].map(|key| String::from_utf8_lossy(key.unwrap_or_default()));

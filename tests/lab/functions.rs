@@ -8,8 +8,6 @@ use std::{
 };
 
 use aws_sdk_dynamodb::types::{AttributeValue, StreamViewType};
-use futures_util::StreamExt;
-use pulsar::{Consumer, ConsumerOptions, Pulsar, SubType, TokioExecutor, consumer::InitialPosition};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -19,7 +17,7 @@ use tokio::{
 
 use super::{
     Lab, eventually, lab,
-    nar::{local_runners, signal},
+    nar::local_runners,
     table::{self, Item, Table},
     topic::Topic,
 };
@@ -162,10 +160,7 @@ async fn d1_z1_h1_a_source_and_a_sink_run_as_functions_show_true_numbers_and_sur
     }
 
     // Before the first line: a topic that nobody has subscribed to may drop it.
-    let client = Pulsar::builder(&lab.pulsar_url, TokioExecutor).build().await.expect("Pulsar answers");
-    let options = ConsumerOptions::default().with_initial_position(InitialPosition::Earliest);
-    let reader = client.consumer().with_topic(&log_topic).with_subscription("lab").with_subscription_type(SubType::Exclusive);
-    let mut reader: Consumer<Vec<u8>, _> = reader.with_options(options).build().await.expect("subscribed");
+    let mut reader = Topic::from_start(&lab, &log_topic).await;
 
     // By file, with a log topic, two in parallel.
     let program = functions.program.to_str().expect("text");
@@ -203,9 +198,8 @@ async fn d1_z1_h1_a_source_and_a_sink_run_as_functions_show_true_numbers_and_sur
         assert!(line.is_some_and(|line| line.ends_with(" 30")), "{series}: {line:?}");
     }
 
-    let line = tokio::time::timeout(PATIENCE, reader.next()).await.expect("a line").expect("the subscription lives").expect("a message");
-    let whose = line.metadata().properties.iter().find(|property| property.key == "fqn").map(|property| property.value.as_str());
-    assert_eq!(whose, Some(format!("public/default/{source}").as_str()));
+    let line = tokio::time::timeout(PATIENCE, reader.next_whenever()).await.expect("a line");
+    assert_eq!(line.properties["fqn"], format!("public/default/{source}"));
 
     // Pulsar looks every 30 s, and starts it again.
     for id in functions.processes(&sink) {
@@ -276,9 +270,8 @@ async fn z1_localrun_publishes_and_leaves_no_process_behind() {
     let runners = local_runners(&name);
     assert_eq!(runners.len(), 1);
     // As a terminal's Ctrl-C does: everybody is told, and then each tells its child once more. Who is not told would start it again.
-    for id in [running.id().expect("it runs"), runners[0], started[0]] {
-        signal("-INT", id).await;
-    }
+    let everybody = [running.id().expect("it runs"), runners[0], started[0]].map(|id| id.to_string());
+    assert!(Command::new("kill").arg("-INT").args(everybody).status().await.expect("kill runs").success());
     running.wait().await.expect("it ends");
     let ended = async || (functions.processes(&name).is_empty() && local_runners(&name).is_empty()).then_some(());
     eventually("the function ends", PATIENCE, ended).await;

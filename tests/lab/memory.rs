@@ -2,19 +2,13 @@
 
 use std::time::Duration;
 
-use pulsar_io_dynamodb::{
-    metrics::health::Health,
-    ports::{OutboundMessage, Publisher},
-    pulsar::{
-        client::{Settings, connect},
-        publisher::{Options, TopicPublisher},
-    },
-};
+use pulsar_io_dynamodb::ports::{OutboundMessage, Publisher};
 
 use super::{
     connector::{Connector, sink_config},
     eventually, lab,
     table::Table,
+    topic::publisher,
 };
 
 const MESSAGES: usize = 120;
@@ -27,9 +21,7 @@ async fn s47_m1_memory_is_bounded_with_messages_of_five_megabytes() {
     let Some(lab) = lab("memory").await else { return };
     let table = Table::create(&lab, "small", None).await;
     let topic = format!("persistent://public/default/{}", table.name);
-    let settings = Settings::at(lab.pulsar_url.clone());
-    let client = connect(&settings, &Health::default()).await.expect("Pulsar answers");
-    let (publisher, lanes) = TopicPublisher::open(client, Some(&topic), Options::default(), Health::default()).await.expect("a publisher");
+    let (publisher, lanes) = publisher(&lab, &topic).await;
     for number in 0..MESSAGES {
         let payload = format!(r#"{{"pk":"item-{number}","sk":{number},"blob":"{}"}}"#, "x".repeat(BYTES)).into_bytes();
         publisher

@@ -2,28 +2,19 @@
 
 use std::time::Duration;
 
-use pulsar_io_dynamodb::{
-    metrics::health::Health,
-    ports::{OutboundMessage, Publisher},
-    pulsar::{
-        client::{Settings, connect},
-        publisher::{Options, TopicPublisher},
-    },
-};
+use pulsar_io_dynamodb::ports::{OutboundMessage, Publisher};
 
 use super::{
     Lab,
     connector::{Connector, sink_config},
     eventually, lab,
     table::{Table, client},
-    topic::Topic,
+    topic::{Topic, publisher},
 };
 
 /// Publishes payloads, each with its properties, in this order.
 async fn publish(lab: &Lab, topic: &str, messages: &[(&str, &[(&str, &str)])]) {
-    let settings = Settings::at(lab.pulsar_url.clone());
-    let client = connect(&settings, &Health::default()).await.expect("Pulsar answers");
-    let (publisher, lanes) = TopicPublisher::open(client, Some(topic), Options::default(), Health::default()).await.expect("a publisher");
+    let (publisher, lanes) = publisher(lab, topic).await;
     for (payload, properties) in messages {
         let properties = properties.iter().map(|(name, value)| ((*name).to_owned().into(), (*value).to_owned())).collect();
         let message = OutboundMessage { payload: payload.as_bytes().to_vec(), properties, ..OutboundMessage::default() };

@@ -1,14 +1,7 @@
 //! A backlog through the archive's sink: more messages than may be unanswered between Pulsar's instance and the native process.
 
 use futures_util::future::join_all;
-use pulsar_io_dynamodb::{
-    metrics::health::Health,
-    ports::{OutboundMessage, Publisher},
-    pulsar::{
-        client::{Settings, connect},
-        publisher::{Options, TopicPublisher},
-    },
-};
+use pulsar_io_dynamodb::ports::{OutboundMessage, Publisher};
 use serde_json::json;
 
 use super::{
@@ -16,6 +9,7 @@ use super::{
     lab,
     nar::{acknowledged, archive, ended},
     table::{Table, canonical_item},
+    topic::publisher,
 };
 
 /// Each counts as 1 KiB at least, and 32 MiB may be unanswered.
@@ -30,9 +24,8 @@ async fn a1_k1_a_backlog_is_written_in_order_and_acknowledged_to_its_end() {
     let copy = Table::create(&lab, "copy", None).await;
     let name = |what: &str| format!("{what}-{}", lab.unique);
     let (sink, topic) = (name("sink"), name("messages"));
-    let client = connect(&Settings::at(lab.pulsar_url.clone()), &Health::default()).await.expect("Pulsar answers");
     let full = format!("persistent://public/default/{topic}");
-    let (publisher, lanes) = TopicPublisher::open(client, Some(&full), Options::default(), Health::default()).await.expect("a publisher");
+    let (publisher, lanes) = publisher(&lab, &full).await;
     let payload = |number: usize| {
         let item = number % ITEMS;
         json!({"pk": format!("item-{item}"), "sk": item, "n": number}).to_string().into_bytes()

@@ -1,36 +1,22 @@
 //! What Pulsar IO does around source and sink from the archive: compression and batching, log topic, dead letters, user metrics, restarts.
 
 use aws_sdk_dynamodb::types::StreamViewType;
-use futures_util::StreamExt;
-use pulsar::{
-    Consumer, ConsumerOptions, ProducerOptions, Pulsar, SubType, TokioExecutor, consumer::InitialPosition, message::proto::CompressionType,
-};
+use pulsar::{ProducerOptions, Pulsar, TokioExecutor, message::proto::CompressionType};
 use serde_json::json;
 use tokio::time::timeout;
 
 use super::{
-    Lab, eventually,
+    eventually,
     functions::{Functions, PATIENCE},
     lab,
     nar::{acknowledged, archive, ended, put, same},
     table::Table,
+    topic::{Message, Topic},
 };
 
-type Reader = Consumer<Vec<u8>, TokioExecutor>;
-
-async fn pulsar(lab: &Lab) -> Pulsar<TokioExecutor> {
-    Pulsar::builder(&lab.pulsar_url, TokioExecutor).build().await.expect("Pulsar answers")
-}
-
-/// From the beginning. A topic that nobody has subscribed to may drop what comes first.
-async fn reader(client: &Pulsar<TokioExecutor>, topic: &str) -> Reader {
-    let options = ConsumerOptions::default().with_initial_position(InitialPosition::Earliest);
-    let consumer = client.consumer().with_topic(topic).with_subscription("lab").with_subscription_type(SubType::Exclusive);
-    consumer.with_options(options).build().await.expect("subscribed")
-}
-
-async fn next(reader: &mut Reader) -> pulsar::consumer::Message<Vec<u8>> {
-    timeout(PATIENCE, reader.next()).await.expect("a message").expect("the subscription lives").expect("a message")
+/// The next message, for which a virtual machine may have to start.
+async fn next(topic: &mut Topic) -> Message {
+    timeout(PATIENCE, topic.next_whenever()).await.expect("a message")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -42,19 +28,18 @@ async fn a1_k1_h1_pulsar_compresses_logs_buries_measures_and_restarts() {
     let copy = Table::create(&lab, "copy", None).await;
     let name = |what: &str| format!("{what}-{}", lab.unique);
     let (source, sink, topic, dead, log) = (name("source"), name("sink"), name("changes"), name("dead"), name("log"));
-    let client = pulsar(&lab).await;
-    let (mut changes, mut graves, mut lines) = (reader(&client, &topic).await, reader(&client, &dead).await, reader(&client, &log).await);
+    let client = Pulsar::builder(&lab.pulsar_url, TokioExecutor).build().await.expect("Pulsar answers");
+    let from_start = async |topic: &str| Topic::from_start(&lab, topic).await;
+    // Before the first line: a topic that nobody has subscribed to may drop it.
+    let (mut changes, mut graves, mut lines) = (from_start(&topic).await, from_start(&dead).await, from_start(&log).await);
     put(&orders, 0..10).await;
 
     let config = functions.source_config(&orders, json!({"awsSecretKey": "local"}));
     let create = ["sources", "create", "--archive", archive, "--name", &source, "--destination-topic-name", &topic];
     let how = ["--producer-config", r#"{"compressionType":"ZSTD"}"#, "--batch-builder", "KEY_BASED", "--log-topic", &log];
     functions.admin(&[&create[..], &how, &["--source-config", &config]].concat()).await;
-    let change = next(&mut changes).await;
-    assert_eq!(change.metadata().compression, Some(CompressionType::Zstd.into()));
-    let line = next(&mut lines).await;
-    let whose = line.metadata().properties.iter().find(|property| property.key == "fqn").map(|property| property.value.as_str());
-    assert_eq!(whose, Some(format!("public/default/{source}").as_str()));
+    assert_eq!(next(&mut changes).await.compression, CompressionType::Zstd);
+    assert_eq!(next(&mut lines).await.properties["fqn"], format!("public/default/{source}"));
 
     // In one batch with an older message of an item is one that no table takes. Pulsar delivers the whole batch twice more, and then puts it away. The item's
     // newer message comes once.
@@ -70,7 +55,7 @@ async fn a1_k1_h1_pulsar_compresses_logs_buries_measures_and_restarts() {
     let create = ["sinks", "create", "--archive", archive, "--name", &sink, "--inputs", &topic, "--subs-position", "Earliest"];
     let dying = ["--max-redeliver-count", "2", "--dead-letter-topic", &dead, "--negative-ack-redelivery-delay-ms", "200"];
     functions.admin(&[&create[..], &dying, &["--sink-config", &config]].concat()).await;
-    while next(&mut graves).await.payload.data != b"nonsense" {}
+    while next(&mut graves).await.text != "nonsense" {}
     acknowledged(&functions, &topic, &sink, 13).await;
     same(&orders, &copy, 10).await;
 

@@ -10,7 +10,7 @@ use super::{
     functions::{Functions, PATIENCE, item},
     lab,
     nar::{acknowledged, archive, ended, put},
-    table::{Item, Table},
+    table::{Item, Table, canonical_item},
 };
 use crate::support::java;
 
@@ -52,7 +52,7 @@ async fn a1_what_a_transform_function_returns_is_written_and_acknowledged() {
     with_property.insert("by".into(), AttributeValue::S("Various".into()));
     // Of 1 the function returns nothing.
     let expected = [item(0), made("text", 2), made("bytes", 3), made("json", 4), made("avro", 5), made("pair", 6), with_property];
-    let expected: BTreeSet<String> = expected.iter().map(super::table::canonical_item).collect();
+    let expected: BTreeSet<String> = expected.iter().map(canonical_item).collect();
     let written = async || -> BTreeSet<String> { copy.items().await.into_values().collect() };
     eventually("the transformed items", PATIENCE, async || (written().await.len() == expected.len()).then_some(())).await;
     assert_eq!(written().await, expected);

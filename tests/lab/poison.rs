@@ -6,21 +6,14 @@ use std::{
 };
 
 use aws_sdk_dynamodb::types::{AttributeValue, StreamViewType};
-use pulsar_io_dynamodb::{
-    metrics::health::Health,
-    ports::{OutboundMessage, Publisher},
-    pulsar::{
-        client::{Settings, connect},
-        publisher::{Options, TopicPublisher},
-    },
-};
+use pulsar_io_dynamodb::ports::{OutboundMessage, Publisher};
 
 use super::{
     Lab,
     connector::{Connector, source_config},
     eventually, lab,
     table::{Item, Table},
-    topic::{Message, Topic},
+    topic::{Message, Topic, publisher},
 };
 use crate::contract::publisher::admin;
 
@@ -39,9 +32,7 @@ fn item(number: usize, bytes: usize) -> Item {
 async fn limited(lab: &Lab, topic: &str) {
     admin("PUT", topic, "", "").await;
     admin("POST", topic, "/maxMessageSize", &LIMIT.to_string()).await;
-    let settings = Settings::at(lab.pulsar_url.clone());
-    let client = connect(&settings, &Health::default()).await.expect("Pulsar answers");
-    let (publisher, lanes) = TopicPublisher::open(client, Some(topic), Options::default(), Health::default()).await.expect("a publisher");
+    let (publisher, lanes) = publisher(lab, topic).await;
     eventually("the limit holds", Duration::from_secs(30), async || {
         let probe = OutboundMessage { payload: vec![b'x'; LIMIT + 1], ..OutboundMessage::default() };
         publisher.publish(probe).await.expect("accepted").stored().await.is_err().then_some(())

@@ -11,14 +11,7 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use pulsar_io_dynamodb::{
-    metrics::health::Health,
-    ports::{OutboundMessage, Publisher},
-    pulsar::{
-        client::{Settings, connect},
-        publisher::{Options, TopicPublisher},
-    },
-};
+use pulsar_io_dynamodb::ports::{OutboundMessage, Publisher};
 use tokio::{process::Command, time::MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
@@ -27,7 +20,7 @@ use super::{
     connector::{Connector, sink_config},
     eventually, lab, seed,
     table::Table,
-    topic::Topic,
+    topic::{Topic, publisher},
 };
 use crate::{
     contract::{publisher::admin, pulsar::BROKER},
@@ -78,9 +71,7 @@ impl Model {
 
 /// Publishes until it is told to stop.
 async fn publish(lab: &Lab, topic: &str, seed: u64, stop: CancellationToken) -> Model {
-    let settings = Settings::at(&lab.pulsar_url);
-    let client = connect(&settings, &Health::default()).await.expect("Pulsar answers");
-    let (publisher, lanes) = TopicPublisher::open(client, Some(topic), Options::default(), Health::default()).await.expect("a publisher");
+    let (publisher, lanes) = publisher(lab, topic).await;
     let (mut random, mut model) = (Random::new(seed), Model::default());
     let mut pace = tokio::time::interval(PACE);
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);

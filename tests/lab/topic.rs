@@ -3,9 +3,22 @@
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use pulsar::{Consumer, ConsumerOptions, Pulsar, SubType, TokioExecutor, consumer::InitialPosition};
+use pulsar::{Consumer, ConsumerOptions, Pulsar, SubType, TokioExecutor, consumer::InitialPosition, message::proto::CompressionType};
+use pulsar_io_dynamodb::{
+    metrics::health::Health,
+    pulsar::{
+        client::{Settings, connect},
+        publisher::{Lanes, Options, TopicPublisher},
+    },
+};
 
 use super::Lab;
+
+/// Our own publisher, with what it does by default. Its lanes have finished once it is dropped and all is stored.
+pub async fn publisher(lab: &Lab, topic: &str) -> (TopicPublisher, Lanes) {
+    let client = connect(&Settings::at(&lab.pulsar_url), &Health::default()).await.expect("Pulsar answers");
+    TopicPublisher::open(client, Some(topic), Options::default(), Health::default()).await.expect("a publisher")
+}
 
 pub struct Topic {
     consumer: Consumer<Vec<u8>, TokioExecutor>,
@@ -18,6 +31,7 @@ pub struct Message {
     pub properties: std::collections::BTreeMap<String, String>,
     /// When the publisher sent it. Epoch milliseconds.
     pub publish_time: u64,
+    pub compression: CompressionType,
     pub text: String,
     pub json: serde_json::Value,
 }
@@ -44,6 +58,7 @@ impl Topic {
         Message {
             key: message.key(),
             publish_time: message.metadata().publish_time,
+            compression: message.metadata().compression(),
             properties: message.metadata().properties.iter().map(|property| (property.key.clone(), property.value.clone())).collect(),
             json: serde_json::from_str(&text).unwrap_or_default(),
             text,

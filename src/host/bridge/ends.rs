@@ -71,12 +71,12 @@ impl Batches {
     /// Whether this message is acknowledged already.
     fn has(&self, message: &EntryId) -> bool {
         let Some(index) = message.batch_index else { return false };
-        self.0.get(&whole(message)).is_some_and(|acknowledged| acknowledged.contains(&index))
+        self.0.get(&message.whole()).is_some_and(|acknowledged| acknowledged.contains(&index))
     }
 
     fn add(&mut self, message: &EntryId, size: u32) {
         let Some(index) = message.batch_index.filter(|_| size > 1) else { return };
-        let batch = whole(message);
+        let batch = message.whole();
         let acknowledged = self.0.entry(batch.clone()).or_default();
         if !acknowledged.contains(&index) {
             acknowledged.push(index);
@@ -87,10 +87,6 @@ impl Batches {
             self.0.pop_first();
         }
     }
-}
-
-fn whole(message: &EntryId) -> EntryId {
-    EntryId { batch_index: None, ..message.clone() }
 }
 
 /// Receives MESSAGE frames and answers each with ACK or FAIL.

@@ -47,10 +47,6 @@ record Content(String key, boolean binaryKey, long eventTime, Map<String, String
         if (value instanceof GenericObject object && !(schema instanceof GenericSchema)) {
             value = object.getNativeObject();
         }
-        if (schema == null) {
-            throw new IllegalArgumentException("The transform function has returned a record without a schema, which cannot be encoded: make it "
-                    + "by context.newOutputRecordBuilder(SCHEMA)");
-        }
         boolean apart = value instanceof KeyValue && ((KeyValueSchema<?, ?>) schema).getKeyValueEncodingType() == KeyValueEncodingType.SEPARATED;
         if (apart) {
             key = Base64.getEncoder().encodeToString(encode(((KeyValueSchema<?, ?>) schema).getKeySchema(), ((KeyValue<?, ?>) value).getKey()));

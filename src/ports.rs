@@ -366,7 +366,7 @@ pub struct EntryId {
     pub topic: Arc<str>,
     pub ledger: u64,
     pub entry: u64,
-    /// The message's place in its batch, where messages are acknowledged one by one: each is a unit of its own then.
+    /// The message's place in its batch, where the messages of a batch are acknowledged one by one.
     pub batch_index: Option<u32>,
 }
 
@@ -394,9 +394,9 @@ pub fn topic_and_partition(partition: &str) -> (&str, Option<&str>) {
 #[derive(Debug, Clone)]
 pub struct InboundMessage {
     pub entry: EntryId,
-    /// Position in its entry, from 0 and below `batch_size`.
+    /// Position in its batch, from 0 and below `batch_size`.
     pub batch_index: u32,
-    /// How many messages the entry has; 1 for a message that was not batched, or that is an entry of its own (`EntryId::batch_index`).
+    /// How many messages the batch has at the broker; 1 for a message that was not batched.
     pub batch_size: u32,
     pub key: Option<String>,
     pub key_is_base64: bool,
@@ -415,14 +415,9 @@ pub struct InboundMessage {
 }
 
 impl InboundMessage {
-    /// Its place in Pulsar's batch, whatever is acknowledged together; 0 without one.
-    pub fn index_in_batch(&self) -> u32 {
-        self.entry.batch_index.unwrap_or(self.batch_index)
-    }
-
     /// As Pulsar's tools write it: ledger:entry:batch index.
     pub fn id(&self) -> String {
-        format!("{}:{}:{}", self.entry.ledger, self.entry.entry, self.index_in_batch())
+        format!("{}:{}:{}", self.entry.ledger, self.entry.entry, self.batch_index)
     }
 }
 

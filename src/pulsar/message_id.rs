@@ -10,8 +10,11 @@ use pulsar::message::proto::MessageIdData;
 pub fn decode(bytes: &[u8]) -> Result<(u64, u64, Option<u32>, u32), prost::DecodeError> {
     let id = MessageIdData::decode(bytes)?;
     // -1: none.
-    let size = id.batch_size.and_then(|size| u32::try_from(size).ok()).unwrap_or(1);
-    Ok((id.ledger_id, id.entry_id, id.batch_index.and_then(|index| u32::try_from(index).ok()), size))
+    let index = id.batch_index.and_then(|index| u32::try_from(index).ok());
+    // Old clients do not tell the size: a batch that ends with this message, then.
+    let least = index.map_or(1, |index| index.saturating_add(1));
+    let size = id.batch_size.and_then(|size| u32::try_from(size).ok()).unwrap_or_default();
+    Ok((id.ledger_id, id.entry_id, index, size.max(least)))
 }
 
 #[cfg(test)]
@@ -20,10 +23,10 @@ mod tests {
 
     #[test]
     fn a_message_of_a_batch_is_told_from_the_others() {
-        assert_eq!(decode(&[8, 7, 16, 0, 32, 5]), Ok((7, 0, Some(5), 1)));
+        assert_eq!(decode(&[8, 7, 16, 0, 32, 5]), Ok((7, 0, Some(5), 6)));
         assert_eq!(decode(&[8, 7, 16, 0, 32, 5, 48, 9]), Ok((7, 0, Some(5), 9)));
         // With the first chunk's id, as chunked messages have it.
-        assert_eq!(decode(&[8, 7, 16, 0, 58, 4, 8, 9, 16, 1, 32, 5]), Ok((7, 0, Some(5), 1)));
+        assert_eq!(decode(&[8, 7, 16, 0, 58, 4, 8, 9, 16, 1, 32, 5]), Ok((7, 0, Some(5), 6)));
         // As the Java client writes the lack of a place: -1 in all 64 bits.
         assert_eq!(decode(&[8, 7, 16, 0, 32, 255, 255, 255, 255, 255, 255, 255, 255, 255, 1]), Ok((7, 0, None, 1)));
     }

@@ -189,7 +189,7 @@ impl Versioning {
             }
             // Ledgers are numbered by the cluster, so the partition's name adds nothing.
             VersionSource::MessageId => {
-                Ok(Value::S(format!("{:020}:{:020}:{:06}", message.entry.ledger, message.entry.entry, message.index_in_batch())))
+                Ok(Value::S(format!("{:020}:{:020}:{:06}", message.entry.ledger, message.entry.entry, message.batch_index)))
             }
             VersionSource::PublishTime => Ok(Value::N(message.publish_time.to_string())),
             VersionSource::EventTime => {

@@ -4,38 +4,47 @@
 //! of one item are spread over the partitions of a topic and over the consumers of a Key_Shared subscription, which keep an order for each key only.
 //! Of a Key_Shared subscription, a batch goes to one consumer, whatever keys are in it.
 
+use std::{collections::HashMap, sync::Arc};
+
 use serde::Deserialize;
 
-use crate::ports::{EntryId, InboundMessage};
+use crate::ports::InboundMessage;
 
 /// What has to be known to tell.
 #[derive(Debug)]
 pub struct Order {
     /// The subscription is Key_Shared.
     by_key: bool,
-    /// The newest batch, and the key that its first message goes by.
-    batch: Option<(EntryId, Option<Vec<u8>>)>,
+    /// The newest batch of each topic partition.
+    batches: HashMap<Arc<str>, Batch>,
+}
+
+#[derive(Debug)]
+struct Batch {
+    ledger: u64,
+    entry: u64,
+    /// The key that its first message goes by.
+    key: Option<Vec<u8>>,
 }
 
 impl Order {
     pub fn new(by_key: bool) -> Self {
-        Self { by_key, batch: None }
+        Self { by_key, batches: HashMap::new() }
     }
 
-    /// Why the order of an item's changes is lost, where this message shows that it is. The messages of a batch come one after the other.
+    /// Why the order of an item's changes is lost, where this message shows that it is. Of a partition, the messages of a batch come one after the other.
     pub fn lost(&mut self, message: &InboundMessage) -> Option<String> {
         self.mixed(message).or_else(|| self.spread(message))
     }
 
     fn mixed(&mut self, message: &InboundMessage) -> Option<String> {
-        if !self.by_key || message.batch_size < 2 && message.entry.batch_index.is_none() {
+        if !self.by_key || message.batch_size < 2 {
             return None;
         }
         let key = sticky(message);
-        // Also where its messages are acknowledged one by one.
-        let batch = message.entry.whole();
-        match &self.batch {
-            Some((entry, first)) if *entry == batch => (first.as_deref() != key).then(|| {
+        let of = &message.entry;
+        match self.batches.get(&of.topic) {
+            Some(Batch { ledger, entry, key: first }) if (*ledger, *entry) == (of.ledger, of.entry) => (first.as_deref() != key).then(|| {
                 let [first, key] = [first.as_deref(), key].map(|key| String::from_utf8_lossy(key.unwrap_or_default()));
                 format!(
                     "its batch has the keys {first:?} and {key:?}, and goes to one consumer of a Key_Shared subscription, whatever keys are in it: its producer has to send \
@@ -43,7 +52,8 @@ impl Order {
                 )
             }),
             _ => {
-                self.batch = Some((batch, key.map(<[u8]>::to_vec)));
+                let batch = Batch { ledger: of.ledger, entry: of.entry, key: key.map(<[u8]>::to_vec) };
+                self.batches.insert(of.topic.clone(), batch);
                 None
             }
         }
@@ -131,13 +141,17 @@ mod tests {
         let of_one_key = [batched(1, 0, "a", None), batched(1, 1, "a", None)];
         let of_one_ordering_key = [batched(2, 0, "a", Some("x")), batched(2, 1, "b", Some("x"))];
         let of_two = [batched(3, 0, "b", None), batched(3, 1, "c", None)];
+        // Between the two, a batch of another partition comes.
+        let mut elsewhere = batched(3, 0, "d", None);
+        elsewhere.entry.topic = "persistent://a/b/other".into();
         let messages = [of_one_key, of_one_ordering_key, of_two].concat();
+        let messages = [&messages[..5], &[elsewhere], &messages[5..]].concat();
         let one_by_one = messages.iter().map(|message| {
             let entry = EntryId { batch_index: Some(message.batch_index), ..message.entry.clone() };
-            InboundMessage { entry, batch_index: 0, batch_size: 1, ..message.clone() }
+            InboundMessage { entry, ..message.clone() }
         });
         for messages in [one_by_one.collect(), messages] {
-            for (by_key, wanted) in [(true, [false, false, false, false, false, true]), (false, [false; 6])] {
+            for (by_key, wanted) in [(true, [false, false, false, false, false, false, true]), (false, [false; 7])] {
                 let mut order = Order::new(by_key);
                 assert_eq!(messages.iter().map(|message| order.lost(message).is_some()).collect::<Vec<_>>(), wanted);
             }

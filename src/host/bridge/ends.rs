@@ -119,7 +119,7 @@ impl Inbox for FrameInbox {
             return std::future::pending().await;
         }
         loop {
-            let Some(Numbered { id, batch_size, message }) = self.messages.recv().await else {
+            let Some(Numbered { id, message }) = self.messages.recv().await else {
                 return Err(Error::new(Kind::Fatal, "receive messages", "Pulsar's instance has ended, or closed the pipe"));
             };
             if self.batches.has(&message.entry) {
@@ -128,7 +128,7 @@ impl Inbox for FrameInbox {
             }
             let (ids, size) = self.ids.entry(message.entry.clone()).or_default();
             ids.push(id);
-            *size = batch_size;
+            *size = message.batch_size;
             return Ok(Inbound::Message(Box::new(message)));
         }
     }

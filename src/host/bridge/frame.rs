@@ -60,8 +60,6 @@ pub enum FromShim {
 #[derive(Debug, Clone)]
 pub struct Numbered {
     pub id: u64,
-    /// How many messages its batch has at the broker; 1 without one.
-    pub batch_size: u32,
     pub message: InboundMessage,
 }
 
@@ -199,9 +197,8 @@ impl Body {
         let payload = self.blob()?;
         let message = InboundMessage {
             entry: EntryId { topic, ledger, entry, batch_index },
-            // Acknowledged one by one: each stands for itself (A1).
-            batch_index: 0,
-            batch_size: 1,
+            batch_index: batch_index.unwrap_or_default(),
+            batch_size,
             key,
             key_is_base64,
             ordering_key,
@@ -214,7 +211,7 @@ impl Body {
             sequence_id,
             schema_version,
         };
-        Ok(Numbered { id, batch_size, message })
+        Ok(Numbered { id, message })
     }
 }
 
@@ -315,10 +312,10 @@ mod tests {
     }
 
     #[test]
-    fn a1_a_message_of_a_batch_is_an_entry_of_its_own() {
+    fn a1_a_message_of_a_batch_is_acknowledged_by_itself() {
         let mut body = 7u64.to_be_bytes().to_vec();
-        // Ledger 300, entry 2, place 5 in its batch.
-        put(&mut body, Some(&[8, 0xac, 2, 16, 2, 32, 5]));
+        // Ledger 300, entry 2, place 5 in its batch of 9.
+        put(&mut body, Some(&[8, 0xac, 2, 16, 2, 32, 5, 48, 9]));
         body.extend([1000i64, -1].map(i64::to_be_bytes).concat());
         put(&mut body, Some(b"persistent://public/default/in"));
         put(&mut body, None);
@@ -330,7 +327,7 @@ mod tests {
         let Ok(Some(FromShim::Message(Numbered { message, .. }))) = read(&mut frame(MESSAGE, &body).as_slice()) else {
             panic!("a message");
         };
-        assert_eq!((message.entry.batch_index, message.batch_index, message.batch_size), (Some(5), 0, 1));
+        assert_eq!((message.entry.batch_index, message.batch_index, message.batch_size), (Some(5), 5, 9));
         assert_eq!(message.id(), "300:2:5");
     }
 

@@ -10,7 +10,9 @@ use crate::{
         sink::{is_repeated, one},
     },
     support::sink::{
-        Effect, Message, World, delete,
+        Effect, Message, World,
+        broker::PulsarIo,
+        delete,
         model::{RULES, Rule},
         poison, put, refused,
     },
@@ -40,6 +42,7 @@ fn k1_a1_m1_z1_hold_for_random_schedules_in_every_mode() {
     eprintln!("{seeds} schedules of the sink: {counts:?}");
     if seeds >= MANY {
         for what in [
+            "sinks of the archive",
             "kills",
             "stops",
             "redeliveries",
@@ -81,6 +84,10 @@ async fn schedule(seed: u64, mut world: World) -> Counts {
     world.settings.max_buffered_bytes = rng.usize(200..=4000);
     world.settings.max_write_capacity = rng.bool().then(|| rng.u64(50..5000));
     world.table.randomly(Some(rng.fork()));
+    if rng.u8(0..3) == 0 {
+        count("sinks of the archive");
+        world.broker.like_pulsar_io(PulsarIo { credit: rng.usize(1..=60), gaps: rng.bool() });
+    }
     let keys = rng.u64(1..=12);
     let mut version = 0;
     let mut running = world.start();

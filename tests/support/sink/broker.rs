@@ -1,5 +1,7 @@
 //! A subscription in memory: keeps entries until they are acknowledged, delivers the others again to each new consumer. Checks A1 at
 //! each acknowledgment, by the effect of each message of the entry on the table.
+//!
+//! `like_pulsar_io`: messages are acknowledged one by one, and the entry with its last one, as a client in front of the broker does it.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -14,7 +16,7 @@ use pulsar_io_dynamodb::{
 use tokio::sync::Notify;
 
 use super::{
-    Message,
+    Effect, Message,
     dead_topic::DeadTopic,
     model::{self, Row, Rule},
     table::Table,
@@ -49,11 +51,55 @@ struct State {
     received: usize,
     gone: bool,
     closed: bool,
+    pulsar_io: Option<PulsarIo>,
+}
+
+/// What stands between the broker and a sink of the archive.
+#[derive(Clone, Copy)]
+pub struct PulsarIo {
+    /// Messages that may be unanswered.
+    pub credit: usize,
+    /// A transform function returns nothing for what cannot be read: it never comes, and is acknowledged.
+    pub gaps: bool,
 }
 
 struct Entry {
     messages: Vec<Message>,
     acked: bool,
+    /// Which messages Pulsar IO knows to be acknowledged, and which it has no answer for.
+    done: Vec<bool>,
+    unanswered: Vec<usize>,
+}
+
+impl Entry {
+    fn new(messages: Vec<Message>) -> Self {
+        let (done, unanswered) = (vec![false; messages.len()], vec![0; messages.len()]);
+        Self { messages, acked: false, done, unanswered }
+    }
+
+    fn is_done(&mut self, index: usize) {
+        (self.done[index], self.unanswered[index]) = (true, 0);
+        self.acked = self.done.iter().all(|done| *done);
+    }
+}
+
+impl State {
+    /// The next message for the worker.
+    fn next(&mut self) -> Option<(usize, usize)> {
+        let Some(PulsarIo { credit, gaps }) = self.pulsar_io else { return self.queue.pop_front() };
+        loop {
+            let unanswered: usize = self.entries.iter().flat_map(|entry| &entry.unanswered).sum();
+            let (number, index) = if unanswered < credit { self.queue.pop_front()? } else { return None };
+            let entry = &mut self.entries[number];
+            if gaps && entry.messages[index].effect == Effect::Poison {
+                entry.is_done(index);
+            }
+            if !entry.done[index] {
+                entry.unanswered[index] += 1;
+                return Some((number, index));
+            }
+        }
+    }
 }
 
 impl Broker {
@@ -69,13 +115,17 @@ impl Broker {
         self.lock().rule = rule;
     }
 
+    pub fn like_pulsar_io(&self, pulsar_io: PulsarIo) {
+        self.lock().pulsar_io = Some(pulsar_io);
+    }
+
     /// Publishes messages as one entry.
     pub fn publish(&self, messages: impl IntoIterator<Item = Message>) {
         let messages: Vec<Message> = messages.into_iter().collect();
         let mut state = self.lock();
         let entry = state.entries.len();
         state.queue.extend((0..messages.len()).map(|index| (entry, index)));
-        state.entries.push(Entry { messages, acked: false });
+        state.entries.push(Entry::new(messages));
         self.arrived.notify_waiters();
     }
 
@@ -84,6 +134,11 @@ impl Broker {
         let consumer = self.join();
         let mut state = self.lock();
         (state.living, state.writer, state.closed) = (consumer.number, None, false);
+        // The client has died with the worker, and the broker knows whole entries only.
+        for entry in state.entries.iter_mut().filter(|entry| !entry.acked) {
+            let messages = std::mem::take(&mut entry.messages);
+            *entry = Entry::new(messages);
+        }
         drop(state);
         self.switch(consumer.number);
         consumer
@@ -178,10 +233,11 @@ impl Broker {
         by_key.into_iter().filter_map(|(key, messages)| Some((key, model::expected(state.rule, &messages)?))).collect()
     }
 
-    /// A1: each message's copy is in the dead-letter topic, or its item is as this message or a later one leaves it.
-    fn assert_safe(&self, state: &State, number: usize) {
+    /// A1: each message's copy is in the dead-letter topic, or its item is as this message or a later one leaves it. `only`: one of them.
+    fn assert_safe(&self, state: &State, number: usize, only: Option<usize>) {
         let rows = self.table.rows();
-        for (index, message) in state.entries[number].messages.iter().enumerate() {
+        let messages = state.entries[number].messages.iter().enumerate();
+        for (index, message) in messages.filter(|(index, _)| only.is_none_or(|only| only == *index)) {
             let all =
                 state.entries.iter().enumerate().flat_map(|(entry, it)| it.messages.iter().enumerate().map(move |(at, m)| (entry, at, m)));
             let same: Vec<_> = all.filter(|(_, _, other)| other.key == message.key).collect();
@@ -218,19 +274,17 @@ impl Consumer {
         if state.gone {
             return Some(Err(Error::new(Kind::Fatal, "receive from subscription copier", "it is gone")));
         }
-        if state.queue.is_empty() {
-            return None;
-        }
+        let (number, index) = state.next()?;
         (state.writer, self.turn) = (Some(self.number), Some(state.turn));
-        let (number, index) = state.queue.pop_front()?;
         state.received += 1;
+        let one_by_one = state.pulsar_io.is_some() && state.entries[number].messages.len() > 1;
         let messages = &state.entries[number].messages;
         let mut properties = vec![("EVENT_NAME".to_owned(), "TEST".to_owned())];
         if messages[index].sequence > 0 {
             properties.push(("SEQUENCE_NUMBER".into(), messages[index].sequence.to_string()));
         }
         Some(Ok(Inbound::Message(Box::new(InboundMessage {
-            entry: entry_id(number),
+            entry: EntryId { batch_index: one_by_one.then_some(index as u32), ..entry_id(number) },
             batch_index: index as u32,
             batch_size: messages.len() as u32,
             key: Some(messages[index].key.to_string()),
@@ -269,9 +323,14 @@ impl Inbox for Consumer {
         let mut state = self.broker.lock();
         assert!(self.number >= state.living, "a dead consumer acknowledges");
         assert!(self.turn.is_some(), "what is lost is acknowledged");
-        let number = entry.entry as usize;
-        self.broker.assert_safe(&state, number);
-        state.entries[number].acked = true;
+        let (number, one) = (entry.entry as usize, entry.batch_index.map(|index| index as usize));
+        self.broker.assert_safe(&state, number, one);
+        let entry = &mut state.entries[number];
+        for index in one.map_or(0..entry.messages.len(), |index| index..index + 1) {
+            entry.is_done(index);
+        }
+        // There is credit again.
+        self.broker.arrived.notify_waiters();
         Ok(())
     }
 

@@ -19,6 +19,11 @@ public class Various implements Function<GenericObject, Record<Object>> {
         public String pk;
     }
 
+    public static class Key {
+        public String pk;
+        public int sk;
+    }
+
     public static class Rest {
         public int sk;
         public String made;
@@ -51,13 +56,20 @@ public class Various implements Function<GenericObject, Record<Object>> {
             case 5:
                 return record(context, Schema.AVRO(Item.class), item("avro", number)).build();
             case 6:
-                Id id = new Id();
-                id.pk = "pair-6";
-                Rest rest = new Rest();
-                rest.sk = number;
-                rest.made = "pair";
-                Schema<KeyValue<Id, Rest>> pair = Schema.KeyValue(Schema.JSON(Id.class), Schema.AVRO(Rest.class), KeyValueEncodingType.SEPARATED);
-                return record(context, pair, new KeyValue<>(id, rest)).build();
+                return pair(context, "apart", number, KeyValueEncodingType.SEPARATED);
+            case 7:
+                return pair(context, "inline", number, KeyValueEncodingType.INLINE);
+            case 8:
+                return record(context, Schema.STRING, json("bare", number)).properties(null).build();
+            case 9:
+                throw new IllegalStateException("nothing is made of 9");
+            case 10:
+                // Deletes what 2 has become.
+                Key key = new Key();
+                key.pk = "text-2";
+                key.sk = 2;
+                Schema<KeyValue<Key, Rest>> tombstone = Schema.KeyValue(Schema.JSON(Key.class), Schema.AVRO(Rest.class), KeyValueEncodingType.SEPARATED);
+                return record(context, tombstone, new KeyValue<>(key, null)).build();
             default:
                 return record(context, Schema.BYTES, input.getNativeObject()).key("a key").properties(Map.of("by", "Various")).build();
         }
@@ -66,6 +78,16 @@ public class Various implements Function<GenericObject, Record<Object>> {
     @SuppressWarnings("unchecked")
     private static FunctionRecordBuilder<Object> record(Context context, Schema<?> schema, Object value) {
         return context.newOutputRecordBuilder((Schema<Object>) schema).value(value);
+    }
+
+    private static Record<Object> pair(Context context, String made, int number, KeyValueEncodingType encoding) {
+        Id id = new Id();
+        id.pk = made + "-" + number;
+        Rest rest = new Rest();
+        rest.sk = number;
+        rest.made = made;
+        Schema<KeyValue<Id, Rest>> pair = Schema.KeyValue(Schema.JSON(Id.class), Schema.AVRO(Rest.class), encoding);
+        return record(context, pair, new KeyValue<>(id, rest)).build();
     }
 
     private static String json(String made, int number) {

@@ -4,6 +4,7 @@ import static java.nio.charset.StandardCharsets.UTF_8;
 
 import java.util.Base64;
 import java.util.Map;
+import java.util.Objects;
 import java.util.function.Supplier;
 import org.apache.pulsar.client.api.Message;
 import org.apache.pulsar.client.api.Schema;
@@ -40,25 +41,31 @@ record Content(String key, boolean binaryKey, long eventTime, Map<String, String
     }
 
     /** What the function has made of it. {@code versions}: of the schemas that it uses, which the topic does not know. */
-    static Content transformed(Record<?> output, Map<SchemaInfo, byte[]> versions) {
-        String key = output.getKey().orElse(null);
+    static Content transformed(Record<?> output, Message<?> message, Map<SchemaInfo, byte[]> versions) {
         Schema<?> schema = output.getSchema();
-        Object value = output.getValue();
-        if (value instanceof GenericObject object && !(schema instanceof GenericSchema)) {
-            value = object.getNativeObject();
-        }
-        boolean apart = value instanceof KeyValue && ((KeyValueSchema<?, ?>) schema).getKeyValueEncodingType() == KeyValueEncodingType.SEPARATED;
-        if (apart) {
-            key = Base64.getEncoder().encodeToString(encode(((KeyValueSchema<?, ?>) schema).getKeySchema(), ((KeyValue<?, ?>) value).getKey()));
-        }
         SchemaInfo info = schema.getSchemaInfo();
         byte[] version = versions.computeIfAbsent(info, another -> ("transformed " + versions.size()).getBytes(UTF_8));
-        return new Content(key, apart, output.getEventTime().orElse(-1L), output.getProperties(), version, () -> info,
-                value == null ? null : encode(schema, value));
+        try {
+            Object value = output.getValue();
+            if (value instanceof GenericObject object && !(schema instanceof GenericSchema)) {
+                value = object.getNativeObject();
+            }
+            String key = output.getKey().orElse(null);
+            boolean apart = value instanceof KeyValue && ((KeyValueSchema<?, ?>) schema).getKeyValueEncodingType() == KeyValueEncodingType.SEPARATED;
+            if (apart) {
+                byte[] encoded = encode(((KeyValueSchema<?, ?>) schema).getKeySchema(), ((KeyValue<?, ?>) value).getKey());
+                key = encoded == null ? null : Base64.getEncoder().encodeToString(encoded);
+            }
+            Map<String, String> properties = Objects.requireNonNullElse(output.getProperties(), Map.of());
+            return new Content(key, apart, output.getEventTime().orElse(-1L), properties, version, () -> info, encode(schema, value));
+        } catch (RuntimeException e) {
+            throw new IllegalArgumentException("What the transform function makes of message " + message.getMessageId() + " of "
+                    + message.getTopicName() + " cannot be encoded with its schema " + info.getName() + " of type " + info.getType(), e);
+        }
     }
 
     @SuppressWarnings("unchecked")
     private static <T> byte[] encode(Schema<T> schema, Object value) {
-        return schema.encode((T) value);
+        return value == null ? null : schema.encode((T) value);
     }
 }

@@ -60,7 +60,9 @@ public class DynamoDBSink implements Sink<GenericObject> {
     @Override
     public void write(Record<GenericObject> record) throws Exception {
         Message<?> message = (transforms ? Content.input(record) : record).getMessage().orElseThrow();
-        Content content = transforms ? Content.transformed(record, transformed) : Content.of(message);
+        Content content = transforms ? Content.transformed(record, message, transformed) : Content.of(message);
+        // What a Key_Shared subscription goes by, whatever a function makes of the key.
+        byte[] stickyKey = transforms && message.hasKey() ? message.getKeyBytes() : null;
         int cost = Math.min(process.credit, MESSAGE_COST + Math.max(content.size(), message.size()));
         room.acquire(cost);
         tellSchema(message.getTopicName(), content);
@@ -74,7 +76,7 @@ public class DynamoDBSink implements Sink<GenericObject> {
             Frames.put(frame, message.getTopicName());
             Frames.put(frame, content.key());
             frame.writeBoolean(content.binaryKey());
-            Frames.put(frame, message.hasOrderingKey() ? message.getOrderingKey() : null);
+            Frames.put(frame, message.hasOrderingKey() ? message.getOrderingKey() : stickyKey);
             Frames.put(frame, content.schemaVersion());
             Frames.put(frame, message.getProducerName());
             frame.writeLong(message.getSequenceId());

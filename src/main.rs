@@ -72,7 +72,7 @@ fn run(cli: Cli, environment: &BTreeMap<String, String>) -> Result<ExitCode> {
             standalone::source(source, pulsar, run.http_address)
         }
         Command::Sink(run) => {
-            let sink = config::sink::check(&load::read(&run.config)?, environment)?;
+            let sink = config::sink::check(&load::read(&run.config)?, environment, config::sink::Consumer::Own)?;
             let pulsar = pulsar_settings(run.pulsar, environment)?;
             logging::start(&run.log.log_level, run.log.log_format, Vec::new())?;
             standalone::sink(sink, pulsar, run.http_address)
@@ -104,7 +104,7 @@ fn check_file(check: Check, environment: &BTreeMap<String, String>) -> Result<Ex
             connected(check, environment, |pulsar| host::check::source(&source, &pulsar))?
         }
         Kind::Sink => {
-            let sink = config::sink::check(&document, environment)?;
+            let sink = config::sink::check(&document, environment, config::sink::Consumer::Own)?;
             good();
             connected(check, environment, |pulsar| host::check::sink(&sink, &pulsar))?
         }

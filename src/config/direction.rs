@@ -51,7 +51,7 @@ mod tests {
             assert!(!error.contains("no such key"), "{error}");
         }
         let a_source = document(json!({"name": "n", "topicName": "a", "configs": {"awsDynamodbStreamArn": "table:orders"}}));
-        let error = sink::check(&a_source, &BTreeMap::new()).expect_err("a source's").to_string();
+        let error = sink::check(&a_source, &BTreeMap::new(), sink::Consumer::Own).expect_err("a source's").to_string();
         assert!(error.contains("cannot be used as a sink"), "{error}");
         // What cannot be told gets the list.
         let neither = document(json!({"name": "n"}));

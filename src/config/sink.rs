@@ -55,7 +55,8 @@ pub struct SinkFields {
     pub topic_to_schema_type: BTreeMap<String, Value>,
     /// Not supported by this version: list the topics in `inputs`.
     pub topics_pattern: Option<String>,
-    /// Not supported by this host, since it changes the messages: run it as a function of its own, in front of the sink.
+    /// What makes of each message what is to be written. With the archive (`sinks create`) Pulsar runs it; it has to return a `Record`. Refused elsewhere:
+    /// run it as a function of its own, in front of the sink.
     pub transform_function: Option<String>,
     /// With `transformFunction`.
     pub transform_function_class_name: Option<String>,
@@ -71,7 +72,8 @@ pub struct SinkFields {
     pub retain_key_ordering: bool,
     /// Where messages go that can never be written, with the reason in their properties. Without it, such a message stops the sink.
     pub dead_letter_topic: Option<String>,
-    /// `ATLEAST_ONCE` (default); `ATMOST_ONCE` is taken as that, `EFFECTIVELY_ONCE` is refused: repeating a write is harmless, but none is left out.
+    /// `ATLEAST_ONCE` (default); `ATMOST_ONCE` is taken as that, but for the archive (`sinks create`), where Pulsar acknowledges before anything is written, and a crash
+    /// loses messages. `EFFECTIVELY_ONCE` is refused: repeating a write is harmless.
     pub processing_guarantees: ProcessingGuarantees,
 }
 
@@ -113,7 +115,7 @@ pub struct SinkKeys {
     #[serde(flatten)]
     pub mapping: mapping::MappingKeys,
     /// How consumers share the subscription: `Exclusive`, `Failover`, `Shared` or `Key_Shared`. Default: by `retainOrdering` and
-    /// `retainKeyOrdering`, else `Shared`, as Pulsar does.
+    /// `retainKeyOrdering`, else `Shared`, as Pulsar does. Refused with the archive, where Pulsar subscribes.
     pub subscription_type: Option<SubscriptionType>,
     /// Items in one request. 1 to 25, with `writeMode: transact` to 100, which are DynamoDB's limits.
     pub max_batch_size: u64,
@@ -166,8 +168,20 @@ pub struct Sink {
     pub dead_letter_topic: Option<String>,
 }
 
+/// Who consumes the topics, as far as it matters to what a configuration may ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Consumer {
+    /// This program's own client.
+    Own,
+    /// Pulsar IO, below which the archive's process runs.
+    PulsarIo {
+        /// What is given back ends in a dead-letter topic.
+        buries: bool,
+    },
+}
+
 /// Checks a document as a sink's configuration: all problems at once.
-pub fn check(document: &Document, environment: &BTreeMap<String, String>) -> Result<Sink> {
+pub fn check(document: &Document, environment: &BTreeMap<String, String>, consumer: Consumer) -> Result<Sink> {
     direction::writes(document)?;
     let mut problems = Problems::default();
     let fields: SinkFields = load::top(document, &mut problems);
@@ -181,6 +195,15 @@ pub fn check(document: &Document, environment: &BTreeMap<String, String>) -> Res
         !dead_letter_topic.as_ref().is_some_and(|topic| topics.contains(topic)),
         "deadLetterTopic",
         "is one of the inputs: what cannot be written would come back for ever",
+    );
+    let buries = match consumer {
+        Consumer::Own => dead_letter_topic.is_some(),
+        Consumer::PulsarIo { buries } => buries,
+    };
+    problems.require(
+        consumer == Consumer::Own || keys.subscription_type.is_none(),
+        "configs.subscriptionType",
+        "is for sinks that subscribe by themselves, and Pulsar subscribes here: leave it out; retainOrdering: true makes it Failover, retainKeyOrdering: true Key_Shared",
     );
     problems.require(
         fields.transform_function.is_none(),
@@ -217,8 +240,8 @@ pub fn check(document: &Document, environment: &BTreeMap<String, String>) -> Res
     );
     problems.require(keys.max_buffered_bytes >= 1024 * 1024, "configs.maxBufferedBytes", "has to be at least 1048576 (1 MiB)");
     problems.require(keys.backoff_time >= 1, "configs.backoffTime", "has to be at least 1 (milliseconds)");
-    keys.delivery.check(dead_letter_topic.is_some(), &mut problems);
-    let mode = keys.write.mode(dead_letter_topic.is_some(), &mut problems);
+    keys.delivery.check(buries, &mut problems);
+    let mode = keys.write.mode(buries, &mut problems);
     let kind = subscription_type(&fields, &keys);
     problems.require(
         keys.write.write_mode != WriteMode::Update || kind != inbox::SubscriptionType::Shared,
@@ -312,7 +335,7 @@ mod tests {
 
     fn checked(top: Value) -> Result<Sink> {
         let Value::Object(top) = top else { unreachable!("an object") };
-        check(&Document { name: "test".into(), top }, &BTreeMap::new())
+        check(&Document { name: "test".into(), top }, &BTreeMap::new(), Consumer::Own)
     }
 
     #[test]
@@ -390,8 +413,8 @@ mod tests {
         let environment = |name: &str| BTreeMap::from([(name.to_owned(), "value".to_owned())]);
         let Value::Object(top) = json!({"name": "n", "inputs": ["a"], "configs": {"tableName": "copy"}}) else { unreachable!("an object") };
         let document = Document { name: "test".into(), top };
-        check(&document, &environment("PULSAR_IO_DYNAMODB_APPLICATION_NAME")).expect("the source's");
-        let error = check(&document, &environment("PULSAR_IO_DYNAMODB_TABLENAME")).expect_err("nobody's").to_string();
+        check(&document, &environment("PULSAR_IO_DYNAMODB_APPLICATION_NAME"), Consumer::Own).expect("the source's");
+        let error = check(&document, &environment("PULSAR_IO_DYNAMODB_TABLENAME"), Consumer::Own).expect_err("nobody's").to_string();
         assert!(error.contains("did you mean PULSAR_IO_DYNAMODB_TABLE_NAME?"), "{error}");
     }
 

@@ -97,7 +97,8 @@ fn the_workers_of_compose_start_and_meet_in_the_tables_that_the_shop_makes() {
     let document = |file: &str| load::read(&root().join("connector-config").join(file)).expect("readable");
     let source = config::source::check(&document("source.yaml"), &environment("source"), config::Transport::Own)
         .unwrap_or_else(|error| panic!("{error}"));
-    let sink = config::sink::check(&document("sink.yaml"), &environment("sink")).unwrap_or_else(|error| panic!("{error}"));
+    let sink = config::sink::check(&document("sink.yaml"), &environment("sink"), config::sink::Consumer::Own)
+        .unwrap_or_else(|error| panic!("{error}"));
     let endpoint = Some("http://dynamodb:8000");
     assert_eq!(
         (source.dynamodb_endpoint.as_deref(), source.streams_endpoint.as_deref(), sink.dynamodb_endpoint.as_deref()),

@@ -79,14 +79,14 @@ mod tests {
     use crate::{
         config::{
             load::{self, Document},
-            sink::{Sink, SinkKeys, check},
+            sink::{Consumer, Sink, SinkKeys, check},
         },
         error::Result,
     };
 
     fn checked(top: Value) -> Result<Sink> {
         let Value::Object(top) = top else { unreachable!("an object") };
-        check(&Document { name: "test".into(), top }, &BTreeMap::new())
+        check(&Document { name: "test".into(), top }, &BTreeMap::new(), Consumer::Own)
     }
 
     /// Each name stands for a key that there is.

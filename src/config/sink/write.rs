@@ -128,7 +128,7 @@ impl WriteKeys {
         problems.require(
             self.on_condition_failure != OnConditionFailure::DeadLetter || has_dead_letters,
             "configs.onConditionFailure",
-            "deadLetter needs a deadLetterTopic",
+            "deadLetter needs a deadLetterTopic; with the archive a maxMessageRetries as well, and no retainOrdering",
         );
         let what = match self.write_mode {
             WriteMode::Put | WriteMode::Transact => What::Put,
@@ -244,7 +244,7 @@ mod tests {
     use crate::{
         config::{
             load::Document,
-            sink::{Sink, check},
+            sink::{Consumer, Sink, check},
         },
         error::Result,
         ports::Vehicle,
@@ -255,7 +255,7 @@ mod tests {
         all.as_object_mut().expect("an object").extend(top.as_object().expect("an object").clone());
         all["configs"].as_object_mut().expect("an object").extend(configs.as_object().expect("an object").clone());
         let Json::Object(top) = all else { unreachable!("an object") };
-        check(&Document { name: "test".into(), top }, &BTreeMap::new())
+        check(&Document { name: "test".into(), top }, &BTreeMap::new(), Consumer::Own)
     }
 
     fn mode(configs: Json) -> Mode {

@@ -9,7 +9,7 @@ use crate::{
     config::{
         self,
         load::{Document, properties},
-        sink::{Sink, SinkKeys, aliases::ALIASES},
+        sink::{Consumer, Sink, SinkKeys, aliases::ALIASES},
         source::{Source, SourceKeys},
         worker_id,
     },
@@ -87,7 +87,7 @@ pub fn job(json: &[u8], environment: &BTreeMap<String, String>) -> Result<Job> {
             Ok(Job::Source(Box::new(source)))
         }
         Direction::Sink => {
-            let mut sink = config::sink::check(&document, environment)?;
+            let mut sink = config::sink::check(&document, environment, Consumer::PulsarIo { buries: redelivers })?;
             sink.settings.worker_id = worker;
             Ok(Job::Sink { sink: Box::new(sink), redelivers })
         }
@@ -157,6 +157,33 @@ mod tests {
         assert_eq!(source.topic, "persistent://public/default/out");
     }
 
+    fn sink(connector: Value, configs: Value) -> Result<Job> {
+        let mut whole = json!({
+            "tenant": "public", "namespace": "default", "name": "copy", "inputs": ["in"], "processingGuarantees": "ATLEAST_ONCE"
+        });
+        whole.as_object_mut().expect("an object").extend(connector.as_object().expect("an object").clone());
+        let mut all = json!({"tableName": "copy", "awsRegion": "us-east-1"});
+        all.as_object_mut().expect("an object").extend(configs.as_object().expect("an object").clone());
+        let open = json!({"kind": "sink", "instance": 0, "connector": whole, "secrets": {}, "configs": all});
+        job(open.to_string().as_bytes(), &BTreeMap::new())
+    }
+
+    #[test]
+    fn what_is_pulsars_own_affair_is_not_asked_of_the_sink() {
+        let pattern = json!({"inputs": ["persistent://public/default/orders-.*"], "transformFunction": "builtin://transforms"});
+        sink(pattern, json!({})).expect("Pulsar consumes and transforms");
+        for kind in ["Shared", "Exclusive"] {
+            let error = sink(json!({}), json!({"subscriptionType": kind})).expect_err(kind).to_string();
+            assert!(error.contains("configs.subscriptionType: is for sinks that subscribe by themselves"), "{error}");
+        }
+        let dead_letter = || json!({"onConditionFailure": "deadLetter", "conditionExpression": "attribute_exists(pk)"});
+        sink(json!({"maxMessageRetries": 2, "deadLetterTopic": "dead"}), dead_letter()).expect("Pulsar buries");
+        let error = sink(json!({"deadLetterTopic": "dead"}), dead_letter()).expect_err("it would not").to_string();
+        assert!(error.contains("configs.onConditionFailure: deadLetter needs"), "{error}");
+        let error = sink(json!({"maxMessageRetries": 2}), json!({"failOnError": true})).expect_err("both").to_string();
+        assert!(error.contains("configs.failOnError"), "{error}");
+    }
+
     #[test]
     fn k1_a_sink_knows_the_subscription_that_pulsar_has_made_for_it() {
         for (retained, by_key, counts) in [
@@ -165,16 +192,7 @@ mod tests {
             (json!({"retainOrdering": true, "maxMessageRetries": 2}), false, false),
             (json!({"maxMessageRetries": -1}), false, false),
         ] {
-            let mut connector = json!({
-                "tenant": "public", "namespace": "default", "name": "copy", "inputs": ["in"], "processingGuarantees": "ATLEAST_ONCE"
-            });
-            connector.as_object_mut().expect("an object").extend(retained.as_object().expect("an object").clone());
-            let open = json!({
-                "kind": "sink", "instance": 0, "connector": connector, "secrets": {}, "configs": {"tableName": "copy", "awsRegion": "us-east-1"},
-            });
-            let Job::Sink { sink, redelivers } = job(open.to_string().as_bytes(), &BTreeMap::new()).expect("complete") else {
-                panic!("a sink")
-            };
+            let Job::Sink { sink, redelivers } = sink(retained.clone(), json!({})).expect("complete") else { panic!("a sink") };
             assert_eq!((sink.settings.by_key, redelivers), (by_key, counts), "{retained}");
         }
     }

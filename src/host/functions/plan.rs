@@ -141,7 +141,7 @@ impl Registered {
                 Ok(Worker::Source(Box::new(source)))
             }
             Connector::Sink => {
-                let mut sink = config::sink::check(&document, environment)?;
+                let mut sink = config::sink::check(&document, environment, config::sink::Consumer::Own)?;
                 sink.settings.worker_id.clone_from(&worker_id);
                 sink.settings.drain_timeout = DRAIN_TIMEOUT;
                 sink.subscription.consumer_name = worker_id;

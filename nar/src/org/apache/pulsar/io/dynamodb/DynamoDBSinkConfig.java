@@ -237,7 +237,7 @@ public class DynamoDBSinkConfig {
     public java.util.Map<String, Object> staticAttributes;
 
     @FieldDoc(required = false, sensitive = false, defaultValue = "",
-        help = "How consumers share the subscription: `Exclusive`, `Failover`, `Shared` or `Key_Shared`. Default: by `retainOrdering` and `retainKeyOrdering`, else `Shared`, as Pulsar does.")
+        help = "How consumers share the subscription: `Exclusive`, `Failover`, `Shared` or `Key_Shared`. Default: by `retainOrdering` and `retainKeyOrdering`, else `Shared`, as Pulsar does. Refused with the archive, where Pulsar subscribes.")
     public String subscriptionType;
 
     @FieldDoc(required = true, sensitive = false, defaultValue = "",

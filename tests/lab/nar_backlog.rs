@@ -43,7 +43,8 @@ async fn a1_k1_h1_a_backlog_is_written_in_order_and_acknowledged_to_its_end() {
     lanes.finished().await;
 
     let config = functions.config(json!({"tableName": copy.name, "awsSecretKey": "local", "maxBufferedBytes": CREDIT}));
-    let create = ["sinks", "create", "--archive", archive, "--subs-position", "Earliest", "--inputs", &topic, "--name", &sink];
+    let pattern = format!("{full}.*");
+    let create = ["sinks", "create", "--archive", archive, "--subs-position", "Earliest", "--topics-pattern", &pattern, "--name", &sink];
     functions.admin(&[&create[..], &["--sink-config", &config]].concat()).await;
 
     // The native process stands still until the instance has given it all that may be unanswered and waits for more. Its death ends that wait.

@@ -32,6 +32,8 @@ pub struct Message {
     /// When the publisher sent it. Epoch milliseconds.
     pub publish_time: u64,
     pub compression: CompressionType,
+    /// How many messages its batch has; `None` without one.
+    pub batch: Option<i32>,
     pub text: String,
     pub json: serde_json::Value,
 }
@@ -59,6 +61,7 @@ impl Topic {
             key: message.key(),
             publish_time: message.metadata().publish_time,
             compression: message.metadata().compression(),
+            batch: message.metadata().num_messages_in_batch,
             properties: message.metadata().properties.iter().map(|property| (property.key.clone(), property.value.clone())).collect(),
             json: serde_json::from_str(&text).unwrap_or_default(),
             text,

@@ -16,6 +16,7 @@ mod memory;
 mod modes;
 mod nar;
 mod nar_backlog;
+mod nar_crash;
 mod nar_services;
 mod nar_threads;
 mod nar_transform;

@@ -18,7 +18,13 @@ use pulsar_io_dynamodb::{
 use rcgen::{KeyPair, PublicKeyData, SigningKey};
 use serde_json::json;
 
-use super::{eventually, functions::PATIENCE, lab, own_pulsar::OwnPulsar};
+use super::{
+    eventually,
+    functions::{Functions, PATIENCE},
+    lab,
+    own_pulsar::OwnPulsar,
+    table::Table,
+};
 use crate::{
     contract::pulsar::{inbox, message, next},
     support::{
@@ -85,7 +91,7 @@ impl Secured {
             format!("brokerClientAuthenticationParameters=token:{}", token(&key, "broker", 4_102_444_800)),
         ];
         let settings = file("settings.conf", &(settings.join("\n") + "\n"));
-        let pulsar = OwnPulsar::start(lab, &["--settings", &settings]).await;
+        let pulsar = OwnPulsar::start(lab, &["--functions", "--settings", &settings]).await;
         Self { pulsar, url_with_tls: format!("pulsar+ssl://localhost:{port}"), folder, authority, key }
     }
 
@@ -185,6 +191,26 @@ async fn h1_by_each_authentication_and_over_tls_it_publishes_and_consumes_and_sa
     let stranger = Settings { trust_certs: None, ..secured.settings(tls, "AuthenticationBasic", &user(PASSWORD)) };
     let stranger = told(&stranger).await;
     assert!(stranger.contains("the broker's certificate is not good") && stranger.contains("tlsTrustCertsFilePath"), "{stranger}");
+    a_function_has_what_its_worker_has(&lab, &secured).await;
     secured.pulsar.stop().await;
     fs::remove_dir_all(secured.folder).expect("removed");
+}
+
+/// It is told nothing about Pulsar by whoever creates it.
+async fn a_function_has_what_its_worker_has(lab: &super::Lab, secured: &Secured) {
+    let Secured { pulsar, key, .. } = secured;
+    let functions = Functions::of(lab, &pulsar.http_url, &pulsar.folder).await;
+    let me = format!("token:{}", token(key, "connector", 4_102_444_800));
+    let plugin = format!("{AUTH}.AuthenticationToken");
+    let admin = ["--auth-plugin", &plugin, "--auth-params", &me, "functions"];
+    let copy = Table::create(lab, "copy", None).await;
+    let (sink, topic) = (format!("sink-{}", lab.unique), format!("persistent://public/default/items-{}", lab.unique));
+    let client = connect(&secured.settings(&pulsar.url, "AuthenticationToken", &me), &Health::default()).await.expect("let in");
+    publish(&client, &topic, &[r#"{"pk":"item-1","sk":1}"#]).await;
+    let config = functions.config(json!({"tableName": copy.name, "awsSecretKey": "local"}));
+    let program = functions.program.to_str().expect("text");
+    let create = ["create", "--go", program, "--name", &sink, "--inputs", &topic, "--subs-position", "Earliest", "--user-config", &config];
+    functions.admin(&[&admin[..], &create].concat()).await;
+    eventually("the item", PATIENCE, async || (copy.items().await.len() == 1).then_some(())).await;
+    functions.admin(&[&admin[..], &["delete", "--name", &sink]].concat()).await;
 }

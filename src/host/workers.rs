@@ -116,7 +116,11 @@ pub async fn sink(configured: Sink, pulsar: PulsarSettings, health: Health, stop
         let tables = ItemTables::new(dynamodb);
         let client = connect(&pulsar, &health).await?;
         let dead_letters = match configured.dead_letter_topic.as_deref() {
-            Some(topic) => Some(TopicPublisher::open(client.clone(), Some(topic), Options::default(), health.clone()).await?),
+            Some(topic) => {
+                // What came in chunks goes on in chunks.
+                let options = Options { chunking: true, ..Options::default() };
+                Some(TopicPublisher::open(client.clone(), Some(topic), options, health.clone()).await?)
+            }
             None => None,
         };
         Ok((tables, dead_letters.unzip(), TopicInbox::open(client, configured.subscription.clone(), health.clone()).await?))

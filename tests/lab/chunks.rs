@@ -2,6 +2,15 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use pulsar_io_dynamodb::{
+    metrics::health::Health,
+    ports::{OutboundMessage, Publisher},
+    pulsar::{
+        client::{Settings, connect},
+        publisher::{Options, TopicPublisher},
+    },
+};
+
 use super::{
     Random,
     connector::{Connector, sink_config},
@@ -99,4 +108,42 @@ async fn a1_k1_messages_in_chunks_become_items_and_stay_until_they_are_written()
 #[tokio::test(flavor = "multi_thread")]
 async fn a1_messages_in_chunks_are_put_together_from_a_key_shared_subscription() {
     chunks_become_items("chunks-by-key", "retainKeyOrdering: true").await;
+}
+
+/// Larger than the broker takes, it goes there in chunks as well, and Pulsar's own client puts it together.
+#[tokio::test(flavor = "multi_thread")]
+async fn a1_a_message_in_chunks_that_cannot_be_written_is_whole_in_the_dead_letter_topic() {
+    const TEST: &str = "chunks-dead";
+    let Some(lab) = lab(TEST).await else { return };
+    let table = Table::create(&lab, "whole", None).await;
+    let name = |what: &str| format!("persistent://public/default/{}-{what}", table.name);
+    let (topic, dead) = (name("messages"), name("dead"));
+    let client = connect(&Settings::at(&lab.pulsar_url), &Health::default()).await.expect("Pulsar answers");
+    let options = Options { chunking: true, ..Options::default() };
+    let (publisher, lanes) = TopicPublisher::open(client, Some(&topic), options, Health::default()).await.expect("a publisher");
+    let large: Vec<u8> = (0..12_000_000_u32).map(|at| b'a' + (at % 23) as u8).collect();
+    let good = br#"{"pk":"item-1","sk":1}"#.to_vec();
+    for payload in [large.clone(), good] {
+        let message = OutboundMessage { payload, key: Some("a".into()), ..OutboundMessage::default() };
+        publisher.publish(message).await.expect("accepted").stored().await.expect("stored");
+    }
+    drop(publisher);
+    lanes.finished().await;
+
+    let config = sink_config(&topic, &table.name, "") + &format!("deadLetterTopic: {dead}\n");
+    let sink = Connector::start(&lab, "sink", &config);
+    eventually("the item", PATIENCE, async || (table.items().await.len() == 1).then_some(())).await;
+    eventually("both are acknowledged", PATIENCE, async || (backlog(&topic, &table.name).await == 0).then_some(())).await;
+    assert!(sink.stop().await.success());
+
+    let Some(mut program) = pulsar_program(TEST, "Whole") else { return };
+    program.args([&lab.pulsar_url, &dead, "dlq.reason"]);
+    let output = tokio::process::Command::from(program).output();
+    let output = tokio::time::timeout(PATIENCE, output).await.expect("it reads in time").expect("java runs");
+    // As Java counts it.
+    let hash = large.iter().fold(1_i32, |hash, byte| hash.wrapping_mul(31).wrapping_add(i32::from(*byte)));
+    let wanted = format!("{} {hash} true a NOT_PARSEABLE", large.len());
+    // The client logs there, too.
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert!(told.lines().any(|line| line == wanted), "{wanted} is not in {told}{}", String::from_utf8_lossy(&output.stderr));
 }

@@ -17,6 +17,8 @@ use super::Compression;
 use crate::ports::OutboundMessage;
 
 const MAGIC: [u8; 2] = [0x0e, 0x01];
+/// Bytes, about, of what a sender and a chunk's number add to the metadata.
+const MORE_METADATA: usize = 512;
 
 /// The content, and what the metadata says of it.
 #[derive(Debug)]
@@ -62,6 +64,27 @@ impl Entry {
             ..Default::default()
         };
         compressed(message.payload.clone(), about, compression)
+    }
+
+    /// The same in pieces, none of which is larger than `limit` bytes with its metadata. `uuid`: what its pieces have in common. `None` where the metadata takes more
+    /// than half of that by itself.
+    pub fn chunks(&self, limit: usize, uuid: &str) -> Option<impl Iterator<Item = Self>> {
+        let room = limit.saturating_sub(self.about.encoded_len() + uuid.len() + MORE_METADATA);
+        if room < limit / 2 {
+            return None;
+        }
+        let total_chunk_msg_size = Some(i32::try_from(self.content.len()).ok()?);
+        let num_chunks_from_msg = Some(i32::try_from(self.content.len().div_ceil(room)).ok()?);
+        Some(self.content.chunks(room).zip(0..).map(move |(piece, number)| {
+            let about = MessageMetadata {
+                uuid: Some(uuid.to_owned()),
+                chunk_id: Some(number),
+                num_chunks_from_msg,
+                total_chunk_msg_size,
+                ..self.about.clone()
+            };
+            Self { content: piece.to_vec(), about }
+        }))
     }
 
     /// The frame that sends it: what comes before the content, and the content.
@@ -234,6 +257,31 @@ mod tests {
             prop_assert_eq!((about.num_messages_in_batch, about.sequence_id, about.publish_time), (count, 7, 1_700_000_000_000));
             prop_assert_eq!((about.producer_name.as_str(), about.schema_version), ("name", Some(vec![9])));
         }
+    }
+
+    #[test]
+    fn a_message_in_chunks_has_its_metadata_in_each_and_none_is_too_large() {
+        let properties = vec![("NAME".into(), "value".repeat(20))];
+        let message = OutboundMessage {
+            key: Some("key".into()),
+            properties,
+            payload: (0..25_000).map(|at| at as u8).collect(),
+            ..Default::default()
+        };
+        let entry = Entry::alone(&message, Compression::None).expect("encoded");
+        let chunks: Vec<Frame> = entry.chunks(10_000, "a-1").expect("there is room").map(|chunk| read(&chunk)).collect();
+        let payloads: Vec<_> = chunks.into_iter().map(|chunk| chunk.payload.expect("a payload")).collect();
+        for (payload, number) in payloads.iter().zip(0..) {
+            let about = &payload.metadata;
+            assert!(payload.data.len() + about.encoded_len() <= 10_000);
+            assert_eq!(
+                (about.uuid.as_deref(), about.chunk_id, about.num_chunks_from_msg, about.total_chunk_msg_size),
+                (Some("a-1"), Some(number), Some(3), Some(25_000))
+            );
+            assert_eq!((about.partition_key.as_deref(), about.properties.len()), (Some("key"), 1));
+        }
+        assert_eq!(payloads.iter().flat_map(|payload| payload.data.clone()).collect::<Vec<u8>>(), message.payload);
+        assert!(entry.chunks(1_000, "a-1").is_none(), "most of each would be metadata");
     }
 
     #[test]

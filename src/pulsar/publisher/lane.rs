@@ -55,7 +55,7 @@ pub(super) fn new(
     let (queue, queued) = mpsc::channel(options.max_pending.saturating_sub(bound.messages).max(1));
     let ended = Arc::<OnceLock<Error>>::default();
     let front = LaneFront { topic: topic.as_str().into(), queue, ended: ended.clone() };
-    let wire = Wire { client, topic, options: options.clone(), producer: None };
+    let wire = Wire { client, topic, options: options.clone(), producer: None, cut: (fastrand::u64(..), 0) };
     let delay = options.batching.map_or(Duration::ZERO, |batching| batching.max_delay);
     let lane = Lane { wire, delay, attempts, ended };
     (front, lane.run(queued))
@@ -199,6 +199,9 @@ impl Lane {
 
     /// Gives back what a broker took when it was accepted, and the one that there is now does not take: it would close the connection each time.
     fn refuse_large(&self, staged: &mut VecDeque<Queued>) {
+        if self.wire.options.chunking {
+            return;
+        }
         let limit = self.wire.client.max_message_size();
         while let Some(at) = staged.iter().position(|queued| queued.bytes > limit) {
             let error = too_large(&self.wire.topic, staged[at].bytes, limit);
@@ -258,6 +261,8 @@ struct Wire {
     topic: String,
     options: Options,
     producer: Option<Producer>,
+    /// Names the message that is cut into chunks: this lane's own number, and how many there were before. Each try has the same name, so that who reads begins anew.
+    cut: (u64, u64),
 }
 
 impl Wire {
@@ -298,22 +303,35 @@ impl Wire {
                 empty.insert(Box::pin(Producer::open(&self.client, &self.topic)).await.map_err(refused)?)
             }
         };
-        if bytes > self.client.max_message_size() {
+        let limit = self.client.max_message_size();
+        // Then it is one message.
+        let is_cut = bytes > limit;
+        if is_cut && !self.options.chunking {
             return Err(Failure::Late);
         }
         let (compression, mut messages) = (self.options.compression, batch.clone());
         let entry = match messages.next() {
-            Some(message) if self.options.batching.is_none() => Entry::alone(message, compression),
+            Some(message) if is_cut || self.options.batching.is_none() => Entry::alone(message, compression),
             _ => Entry::batch(batch.clone(), bytes, compression),
         };
         let entry = entry.map_err(|error| Failure::Call(Error::new(Kind::Fatal, doing(), error)))?;
         if !batch.clone().all(|message| message.while_held.may_send()) {
             return Err(Failure::Late);
         }
-        producer.send(&entry).await.map_err(|error| match error.kind() {
+        let failed = |error: Error| match error.kind() {
             Kind::Poison | Kind::Invalid => Failure::Batch(Error::new(Kind::Invalid, doing(), error.why())),
             _ => Failure::Call(error),
-        })
+        };
+        if !is_cut {
+            return producer.send(&entry).await.map_err(failed);
+        }
+        let uuid = format!("{:x}-{}", self.cut.0, self.cut.1);
+        let chunks = entry.chunks(limit, &uuid).ok_or_else(|| Failure::Batch(too_large(&self.topic, bytes, limit)))?;
+        for chunk in chunks {
+            producer.send(&chunk).await.map_err(failed)?;
+        }
+        self.cut.1 += 1;
+        Ok(())
     }
 
     async fn close(self) {

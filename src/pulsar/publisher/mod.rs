@@ -143,7 +143,7 @@ impl Shared {
     async fn send(&self, topic: &Topic, mut message: OutboundMessage) -> Result<Receipt, Refusal> {
         let bytes = lane::size(&message);
         let limit = self.workshop.client.max_message_size();
-        if bytes > limit {
+        if bytes > limit && !self.workshop.options.chunking {
             message.topic.get_or_insert_with(|| topic.name.clone());
             return Err(Refusal { error: too_large(&topic.name, bytes, limit), message: Some(Box::new(message)) });
         }

@@ -10,6 +10,8 @@ pub struct Options {
     /// `None`: each message is an entry of its own, with its key in the entry's metadata, and waits for the one before it.
     pub batching: Option<Batching>,
     pub compression: Compression,
+    /// A message that is larger than the broker takes is cut into chunks, each an entry of its own (PIP-37); else it is refused.
+    pub chunking: bool,
     /// Messages accepted and not answered, for each topic partition.
     pub max_pending: usize,
     /// How often each topic is asked for partitions that were added.
@@ -18,7 +20,13 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { batching: Some(Batching::default()), compression: Compression::default(), max_pending: 3_000, look_every: LOOK_EVERY }
+        Self {
+            batching: Some(Batching::default()),
+            compression: Compression::default(),
+            chunking: false,
+            max_pending: 3_000,
+            look_every: LOOK_EVERY,
+        }
     }
 }
 

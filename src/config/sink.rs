@@ -53,7 +53,7 @@ pub struct SinkFields {
     pub topic_to_serde_class_name: BTreeMap<String, Value>,
     /// Topics as keys: consumed like `inputs`.
     pub topic_to_schema_type: BTreeMap<String, Value>,
-    /// Not supported by this version: list the topics in `inputs`.
+    /// With the archive (`sinks create`) Pulsar finds the topics. Refused elsewhere: list the topics in `inputs`.
     pub topics_pattern: Option<String>,
     /// What makes of each message what is to be written. With the archive (`sinks create`) Pulsar runs it; it has to return a `Record`. Refused elsewhere:
     /// run it as a function of its own, in front of the sink.
